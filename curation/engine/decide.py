@@ -1,0 +1,283 @@
+"""Global decisions about duplicates: shuffle the records through storage, join what shares a key, choose what stays.
+
+  edges        one task a partition of the key space: reads its slice of every part's records and leaves star edges
+  components   one task: union-find over all edges; memory is about 60 bytes for each document that has an edge
+  decisions    which documents go, and which one each of them duplicates
+
+With `verify: exact` the components only say what to compare (curation/engine/verify.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.engine.array_file import ArrayFile, write_arrays
+from curation.engine.first_pass import KEPT, PREFIX_BITS, _write_ipc
+from curation.engine.parts import Part
+from curation.kernels.components import Components, star_edges, star_edges_128
+
+_LARGEST_SHOWN = 3
+_MEMBERS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class EdgesTask:
+    """Partition `partition` of `n_partitions` (a power of two up to 4,096) of a stage's records in all parts."""
+
+    stage: str
+    partition: int
+    n_partitions: int
+    parts: tuple[tuple[str, int], ...]  # (path, base)
+    output: str
+
+
+def edges(task: EdgesTask) -> dict[str, Any]:
+    """Star edges of every key that two documents share: each to the lowest document number."""
+    per_partition = (1 << PREFIX_BITS) // task.n_partitions
+    first, last = task.partition * per_partition, (task.partition + 1) * per_partition
+    keys, lows, documents = [], [], []
+    for path, base in task.parts:
+        arrays = ArrayFile(f"{path}.arrays")
+        bounds = arrays.read(f"{task.stage}.prefix", first, last + 1)
+        start, stop = int(bounds[0]), int(bounds[-1])
+        if start == stop:
+            continue
+        keys.append(arrays.read(f"{task.stage}.key", start, stop))
+        documents.append(arrays.read(f"{task.stage}.row", start, stop).astype(np.uint64) + np.uint64(base))
+        if f"{task.stage}.low" in arrays:
+            lows.append(arrays.read(f"{task.stage}.low", start, stop))
+    none = np.zeros(0, np.uint64)
+    key, document = (np.concatenate(values) if values else none for values in (keys, documents))
+    low, high = star_edges_128(key, np.concatenate(lows), document) if lows else star_edges(key, document)
+    write_arrays(task.output, {"low": low, "high": high})
+    return {"outputs": [task.output], "edges": len(low)}
+
+
+@dataclass(frozen=True)
+class ComponentsTask:
+    """The argument of `components`."""
+
+    stage: str
+    edges: tuple[str, ...]
+    parts: tuple[Part, ...]
+    source_names: tuple[str, ...]  # all sources of the run, in order
+    earlier: str | None  # decisions of the global stage before, if there is one
+    keep_rules: tuple[str, ...]
+    annotate: bool
+    verify: bool  # leave the members for verification instead of deciding
+    output: str
+    has_ids: bool
+
+
+@dataclass
+class Members:
+    """Documents that have an edge, sorted by number: what is needed to choose between them."""
+
+    numbers: np.ndarray  # uint64
+    roots: np.ndarray  # uint64, the lowest number of the component
+    ranks: np.ndarray  # uint64
+    sources: np.ndarray  # uint16, index in the run's list of sources
+    text_bytes: np.ndarray  # uint32
+    alive: np.ndarray  # bool: no earlier stage removes it
+    columns: dict[str, np.ndarray]  # float64, for `highest: COLUMN`
+
+    def take(self, chosen: np.ndarray) -> Members:
+        """The chosen members (bool or indices)."""
+        picked = (self.numbers, self.roots, self.ranks, self.sources, self.text_bytes, self.alive)
+        return Members(*(values[chosen] for values in picked), {n: v[chosen] for n, v in self.columns.items()})
+
+
+def components(task: ComponentsTask) -> dict[str, Any]:
+    """Join all edges and decide; the result holds counts, the decisions go to `task.output`."""
+    joined = Components()
+    for path in task.edges:
+        file = ArrayFile(path)
+        joined.add(file.read("low"), file.read("high"))
+    numbers, roots = joined.result()
+    del joined
+    members = gather(task, numbers, roots)
+    summary = component_summary(members)
+    order = keep_order(members, task.keep_rules)
+    if task.verify:
+        place = np.empty(len(order), np.uint64)
+        place[order] = np.arange(len(order), dtype=np.uint64)
+        # Only living documents are compared; alone in its component, one has nothing to be compared with.
+        living = members.take(members.alive)
+        place = place[members.alive]
+        _, inverse, sizes = np.unique(living.roots, return_inverse=True, return_counts=True)
+        several = sizes[inverse] > 1 if len(sizes) else np.zeros(0, bool)
+        arrays = {"number": living.numbers[several], "root": living.roots[several], "place": place[several]}
+        write_arrays(task.output, arrays)
+        n_bytes = int(living.text_bytes[several].sum())
+        return {"outputs": [task.output], "members": int(several.sum()), "member_bytes": n_bytes, **summary}
+    removed, kept = _all_but_first(members, order)
+    result = write_decisions(task, removed, kept, None, members)
+    return {**result, **summary}
+
+
+def gather(task: ComponentsTask, numbers: np.ndarray, roots: np.ndarray) -> Members:
+    """Look up what choosing needs, part by part; `numbers` is sorted."""
+    n = len(numbers)
+    columns = [rule.removeprefix("highest:").strip() for rule in task.keep_rules if rule.startswith("highest:")]
+    members = Members(
+        numbers,
+        roots,
+        np.zeros(n, np.uint64),
+        np.zeros(n, np.uint16),
+        np.zeros(n, np.uint32),
+        np.zeros(n, bool),
+        {column: np.full(n, np.nan) for column in columns},
+    )
+    code_of = {name: code for code, name in enumerate(task.source_names)}
+    for part in task.parts:
+        start, stop = np.searchsorted(numbers, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+        if start == stop:
+            continue
+        rows = (numbers[start:stop] - np.uint64(part.base)).astype(np.int64)
+        arrays = part.arrays()
+        local = np.array([code_of[name] for name in arrays.meta["sources"]], np.uint16)
+        members.ranks[start:stop] = part.ranks(arrays, rows)
+        members.sources[start:stop] = local[arrays.read("source")[rows]]
+        members.text_bytes[start:stop] = arrays.read("text_bytes")[rows]
+        members.alive[start:stop] = arrays.read("removed_by")[rows] == KEPT
+        for column in columns:
+            if f"column.{column}" in arrays:
+                members.columns[column][start:stop] = arrays.read(f"column.{column}")[rows]
+    if task.earlier is not None and n:
+        gone = ArrayFile(task.earlier).read("removed_so_far")
+        members.alive &= ~_contains(gone, numbers)
+    return members
+
+
+def _contains(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Which of `wanted` are in the sorted array `values`."""
+    at = np.searchsorted(values, wanted)
+    found = at < len(values)
+    found[found] = values[at[found]] == wanted[found]
+    return found
+
+
+def keep_order(members: Members, rules: tuple[str, ...]) -> np.ndarray:
+    """Indices of the members by component, the living before the removed, the preferred first; ties by rank.
+
+    >>> none = np.zeros(3, np.uint16)
+    >>> m = Members(np.arange(3), np.zeros(3), np.arange(3), none, np.array([5, 9, 9]), np.ones(3, bool), {})
+    >>> keep_order(m, ("longest", "first")).tolist()
+    [1, 2, 0]
+    """
+    keys: list[np.ndarray] = []
+    for rule in rules:
+        if rule == "first":
+            keys.append(members.numbers)
+        elif rule == "longest":
+            keys.append(-members.text_bytes.astype(np.int64))
+        else:
+            values = members.columns[rule.removeprefix("highest:").strip()]
+            keys.append(np.where(np.isnan(values), np.inf, -values))
+    return np.lexsort((members.numbers, *reversed(keys), ~members.alive, members.roots))
+
+
+def _all_but_first(members: Members, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (removed, kept): in each component every living member but the first in order goes."""
+    roots = members.roots[order]
+    starts = np.concatenate([[True], roots[1:] != roots[:-1]]) if len(order) else np.zeros(0, bool)
+    kept = order[np.flatnonzero(starts)][np.cumsum(starts) - 1] if len(order) else order
+    gone = ~starts & members.alive[order]
+    removed, kept = order[gone], kept[gone]
+    by_number = np.argsort(members.numbers[removed])
+    return removed[by_number], kept[by_number]
+
+
+def component_summary(members: Members) -> dict[str, Any]:
+    """Sizes of the components of living documents, and the largest ones."""
+    living = np.flatnonzero(members.alive)
+    unique, first, sizes = np.unique(members.roots[living], return_index=True, return_counts=True)
+    histogram = Counter(sizes[sizes > 1].tolist())
+    largest = []
+    for index in np.lexsort((unique, -sizes))[:_LARGEST_SHOWN].tolist():
+        if sizes[index] < 2:
+            break
+        inside = living[members.roots[living] == unique[index]]
+        largest.append({"documents": int(sizes[index]), "numbers": members.numbers[inside[:_MEMBERS_SHOWN]].tolist()})
+    return {"component_sizes": {str(size): n for size, n in sorted(histogram.items())}, "largest_components": largest}
+
+
+def write_decisions(
+    task: ComponentsTask, removed: np.ndarray, kept: np.ndarray, similarity: np.ndarray | None, members: Members
+) -> dict[str, Any]:
+    """Write which members go (`removed`, indices sorted by number) and which one each duplicates (`kept`); count them."""
+    copies, n_duplicates, gone_before = _represented(task, members, removed, kept)
+    arrays = {
+        "removed": members.numbers[removed],
+        "kept": members.numbers[kept],
+        "kept_rank": members.ranks[kept],
+        "similarity": np.full(len(removed), np.nan, np.float32) if similarity is None else similarity.astype(np.float32),
+        "copies_of": copies,
+        "n_duplicates": n_duplicates.astype(np.uint32),
+        "removed_so_far": np.sort(np.concatenate([gone_before, members.numbers[removed]])),
+    }
+    if task.annotate:
+        alive = members.alive
+        arrays |= {"member": members.numbers[alive], "component_rank": members.ranks[np.searchsorted(members.numbers, members.roots[alive])]}
+        arrays |= {"is_kept": ~np.isin(members.numbers[alive], members.numbers[removed])}
+    write_arrays(task.output, arrays)
+    outputs = [task.output]
+    if task.has_ids:
+        ids = pa.array(_ids_of(task.parts, members.numbers[kept]), pa.large_string())
+        _write_ipc(f"{task.output}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([ids], ["id"])])
+        outputs.append(f"{task.output}.ids")
+    return {"outputs": outputs, **_count(task, members, removed, kept)}
+
+
+def _represented(task: ComponentsTask, members: Members, removed: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(kept numbers, documents that each stands for besides itself, numbers removed by earlier global stages).
+
+    A document that an earlier stage kept for its copies hands them on when it is removed now.
+    """
+    none = np.zeros(0, np.uint64)
+    earlier = ArrayFile(task.earlier) if task.earlier else None
+    before = earlier.read("copies_of") if earlier else none
+    counts = earlier.read("n_duplicates").astype(np.int64) if earlier else np.zeros(0, np.int64)
+    weight = np.ones(len(removed), np.int64)
+    gone = members.numbers[removed]
+    if len(before) and len(gone):
+        at = np.minimum(np.searchsorted(before, gone), len(before) - 1)
+        weight += np.where(before[at] == gone, counts[at], 0)
+    stay = ~np.isin(before, gone) if not task.annotate else np.ones(len(before), bool)
+    numbers = np.concatenate([before[stay], members.numbers[kept]])
+    weights = np.concatenate([counts[stay], weight])
+    unique, inverse = np.unique(numbers, return_inverse=True)
+    totals = np.bincount(inverse, weights, len(unique)).astype(np.int64) if len(unique) else np.zeros(0, np.int64)
+    return unique, totals, earlier.read("removed_so_far") if earlier else none
+
+
+def _ids_of(parts: tuple[Part, ...], numbers: np.ndarray) -> list[str]:
+    """The ids of documents by number (any order, repeats allowed)."""
+    unique, inverse = np.unique(numbers, return_inverse=True)
+    ids: list[str] = []
+    for part in parts:
+        start, stop = np.searchsorted(unique, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+        if start < stop:
+            rows = (unique[start:stop] - np.uint64(part.base)).astype(np.int64)
+            ids.extend(part.ids(part.arrays(), rows))
+    return [ids[index] for index in inverse.tolist()]
+
+
+def _count(task: ComponentsTask, members: Members, removed: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
+    """Removed documents and bytes by source, and the source x source matrix of who duplicated whom."""
+    n = len(task.source_names)
+    sizes = members.text_bytes[removed].astype(np.float64)
+    source = members.sources[removed].astype(np.int64)
+    documents, n_bytes = np.bincount(source, minlength=n), np.bincount(source, sizes, minlength=n)
+    pairs = source * n + members.sources[kept]
+    matrix, matrix_bytes = np.bincount(pairs, minlength=n * n), np.bincount(pairs, sizes, minlength=n * n)
+    names = task.source_names
+    return {
+        "removed": {names[i]: [int(documents[i]), int(n_bytes[i])] for i in range(n) if documents[i]},
+        "matrix": [[names[p // n], names[p % n], int(matrix[p]), int(matrix_bytes[p])] for p in np.flatnonzero(matrix).tolist()],
+    }

@@ -1,0 +1,315 @@
+"""The first pass: read a unit, run the stages over it, and leave what the global decisions need.
+
+A unit becomes one part, or several when it turns out long (a large compressed file): a part covers about `part_bytes` of raw
+text, so memory does not grow with the file. For each part:
+
+  KEY-N.arrays   a row a document (position, file, text bytes, split, source, which map stage removes it) and, for each global
+                 stage, its records sorted by key with an offset table of key prefixes
+  KEY-N.texts    the texts that stages changed (Arrow IPC, zstd)
+  KEY-N.bad      records that could not be read
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation import formats, storage
+from curation.documents import MAXIMUM_POSITION, DocumentBatch
+from curation.engine.array_file import write_arrays
+from curation.engine.plan import Unit
+from curation.formats.records import BadRecord, Batch, Columns, Piece
+from curation.stages import GlobalStage, MapStage, Stage
+from curation.stages.exact import text_hashes
+
+KEPT = 255  # `removed_by` of a document that no map stage removes
+PREFIX_BITS = 12  # a segment's offset table has this many bits of the key: up to 4,096 partitions
+SPLITS = ("train", "validation", "test")
+_READ_ATTEMPTS = 3
+_TEXTS_SCHEMA = pa.schema([("row", pa.uint32()), ("text", pa.large_string())])
+BAD_SCHEMA = pa.schema(
+    [("source", pa.string()), ("path", pa.string()), ("offset", pa.uint64()), ("reason", pa.string()), ("bytes", pa.binary())]
+)
+
+
+@dataclass(frozen=True)
+class FirstPassTask:
+    """The argument of `first_pass`."""
+
+    unit: Unit
+    stages: list[Stage]
+    columns: Columns
+    output: str  # outputs are this and "-N.arrays", ...
+    part_bytes: int
+    maximum_document_bytes: int
+    seed: int
+    shares: dict[str, float]  # held out, by split
+    limit: int | None = None  # read no more documents than this
+
+
+@dataclass
+class _Rows:
+    """Growing columns of a part; arrays are joined when the part closes."""
+
+    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, name: str, values: np.ndarray) -> None:
+        self.arrays.setdefault(name, []).append(values)
+
+    def joined(self) -> dict[str, np.ndarray]:
+        return {name: np.concatenate(values) for name, values in self.arrays.items()}
+
+
+class _Part:
+    """A part while it is being read."""
+
+    def __init__(self, task: FirstPassTask, number: int) -> None:
+        self.task = task
+        self.path = f"{task.output}-{number:04d}"
+        self.rows = _Rows()
+        self.records: dict[str, _Rows] = {stage.name: _Rows() for stage in task.stages if isinstance(stage, GlobalStage)}
+        self.texts: list[pa.RecordBatch] = []
+        self.bad: list[tuple[str, BadRecord]] = []
+        self.ids: list[pa.Array] = []
+        self.sources: list[str] = []
+        self.pieces: dict[int, list[int]] = {}  # piece -> [first row, end row]
+        self.counts: Counter[str] = Counter()
+        self.by_source: dict[str, Counter[str]] = {}
+        self.n_documents = 0
+        self.raw_bytes = 0
+
+    def add(self, piece_number: int, batch: Batch) -> None:
+        """Run the stages over a batch and keep what they leave."""
+        task, n = self.task, len(batch.texts)
+        relative = task.unit.files[piece_number].relative
+        self.bad.extend((relative, record) for record in batch.bad)
+        self.raw_bytes += batch.bytes_read
+        if not n:
+            return
+        if int(batch.positions[-1]) >= MAXIMUM_POSITION:
+            raise ValueError(f"{relative} is longer than the {MAXIMUM_POSITION} positions that a rank can number; split the file")
+        original = DocumentBatch(batch.positions, batch.texts)
+        documents, removed_by = self._through_stages(original)
+        self._changed(original, documents, removed_by)
+        codes = self._source_codes(batch)
+        hashes = text_hashes(documents, np.arange(n), task.seed)["key"] if task.shares else np.zeros(n, np.uint64)
+        self.rows.add("position", batch.positions)
+        self.rows.add("file", np.full(n, piece_number, np.uint16))
+        self.rows.add("text_bytes", documents.text_bytes.astype(np.uint32))
+        self.rows.add("removed_by", removed_by)
+        self.rows.add("split", _splits(hashes, task.shares))
+        self.rows.add("source", codes)
+        if batch.ids is not None:
+            self.ids.append(batch.ids)
+        self._count(documents, codes, removed_by)
+        first = self.pieces.setdefault(piece_number, [self.n_documents, self.n_documents])[0]
+        self.n_documents += n
+        self.pieces[piece_number] = [first, self.n_documents]
+
+    def _through_stages(self, documents: DocumentBatch) -> tuple[DocumentBatch, np.ndarray]:
+        removed_by = np.full(len(documents), KEPT, np.uint8)
+        for index, stage in enumerate(self.task.stages):
+            if isinstance(stage, MapStage):
+                result = stage.apply(documents)
+                documents = result.documents
+                if result.removed is not None:
+                    removed_by[(removed_by == KEPT) & result.removed] = index
+                if result.measure is not None:
+                    self.rows.add(f"measure.{stage.name}", result.measure.astype(np.float32))
+            elif isinstance(stage, GlobalStage):
+                observed = stage.observe(documents, removed_by == KEPT)
+                observed["row"] = observed["row"] + np.uint32(self.n_documents)
+                for name, values in observed.items():
+                    self.records[stage.name].add(name, values)
+        return documents, removed_by
+
+    def _changed(self, before: DocumentBatch, after: DocumentBatch, removed_by: np.ndarray) -> None:
+        changed = np.zeros(len(before), bool)
+        if after.texts is not before.texts:
+            changed = np.asarray(pc.not_equal(before.texts, after.texts)) & (removed_by == KEPT)
+            rows = np.flatnonzero(changed)
+            if len(rows):
+                columns = [pa.array(rows + self.n_documents, pa.uint32()), after.texts.take(pa.array(rows))]
+                self.texts.append(pa.record_batch(columns, schema=_TEXTS_SCHEMA))
+        self.rows.add("changed", changed)
+
+    def _source_codes(self, batch: Batch) -> np.ndarray:
+        """Each document's source as an index into this part's list of source names."""
+        default = self._code(self.task.unit.source)
+        if batch.by is None:
+            return np.full(len(batch.texts), default, np.uint16)
+        encoded = batch.by.dictionary_encode()
+        names = [self._code(name) for name in encoded.dictionary.to_pylist()]
+        codes = np.array([*names, default], np.uint16)
+        return codes[encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)]
+
+    def _code(self, name: str) -> int:
+        if name not in self.sources:
+            self.sources.append(name)
+        return self.sources.index(name)
+
+    def _count(self, documents: DocumentBatch, codes: np.ndarray, removed_by: np.ndarray) -> None:
+        """Documents and bytes of each source, in and removed by each map stage."""
+        text_bytes = documents.text_bytes
+        for code in np.flatnonzero(np.bincount(codes)).tolist():
+            counter = self.by_source.setdefault(self.sources[code], Counter())
+            mine = codes == code
+            counter["documents"] += int(mine.sum())
+            counter["bytes"] += int(text_bytes[mine].sum())
+            for index in np.flatnonzero(np.bincount(removed_by[mine], minlength=256)[:KEPT]).tolist():
+                gone = mine & (removed_by == index)
+                name = self.task.stages[index].name
+                counter[f"{name}.documents"] += int(gone.sum())
+                counter[f"{name}.bytes"] += int(text_bytes[gone].sum())
+
+    def close(self, digests: dict[int, str]) -> dict[str, Any]:
+        """Commit the part's files; what the driver needs to know of it."""
+        arrays = self.rows.joined()
+        outputs = [f"{self.path}.arrays"]
+        for name, records in self.records.items():
+            arrays.update({f"{name}.{key}": values for key, values in sorted_segment(records.joined()).items()})
+        if self.ids:
+            joined = pa.concat_arrays([ids.cast(pa.large_string()) for ids in self.ids])
+            _write_ipc(f"{self.path}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([joined], ["id"])])
+            outputs.append(f"{self.path}.ids")
+        if self.texts:
+            _write_ipc(f"{self.path}.texts", _TEXTS_SCHEMA, self.texts)
+            outputs.append(f"{self.path}.texts")
+        if self.bad:
+            _write_ipc(f"{self.path}.bad", BAD_SCHEMA, [_bad_batch(self.task.unit.source, self.bad)])
+            outputs.append(f"{self.path}.bad")
+        pieces = [[number, *rows] for number, rows in sorted(self.pieces.items())]
+        write_arrays(f"{self.path}.arrays", arrays, {"sources": self.sources, "pieces": pieces})
+        alive = arrays["removed_by"] == KEPT if self.n_documents else np.zeros(0, bool)
+        return {
+            "path": self.path,
+            "outputs": outputs,
+            "n_documents": self.n_documents,
+            "raw_bytes": self.raw_bytes,
+            "text_bytes": int(arrays["text_bytes"][alive].sum()) if self.n_documents else 0,
+            "changed_documents": int(arrays["changed"].sum()) if self.n_documents else 0,
+            "bad_records": len(self.bad),
+            "lost_bytes": sum(record.lost_bytes for _, record in self.bad),
+            "bad_by_source": {self.task.unit.source: len(self.bad)} if self.bad else {},
+            "first_bad": [f"{path} at {record.position}: {record.reason}" for path, record in self.bad[:3]],
+            "by_source": {name: dict(counter) for name, counter in self.by_source.items()},
+            "records": {name: len(arrays.get(f"{name}.key", ())) for name in self.records},
+            "digests": digests,
+        }
+
+
+def sorted_segment(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Records sorted by (key, row), with "prefix": uint64[4097] offsets of the key's top 12 bits."""
+    if not records:
+        records = {"key": np.zeros(0, np.uint64), "row": np.zeros(0, np.uint32)}
+    order = np.argsort(records["key"], kind="stable")
+    records = {name: values[order] for name, values in records.items()}
+    bounds = np.arange(1 << PREFIX_BITS, dtype=np.uint64) << np.uint64(64 - PREFIX_BITS)
+    starts = np.searchsorted(records["key"], bounds)
+    return {**records, "prefix": np.append(starts, len(order)).astype(np.uint64)}
+
+
+def first_pass(task: FirstPassTask) -> dict[str, Any]:
+    """Read a unit and commit its parts. A file that cannot be read is tried again, and then quarantined as a whole."""
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            return _read_unit(task, tolerant=attempt == _READ_ATTEMPTS - 1)
+        except _UnreadableError:
+            time.sleep(0.2 * 4**attempt)
+    raise AssertionError("the last attempt is tolerant")
+
+
+class _UnreadableError(Exception):
+    """An OSError of the input, as opposed to one of the output."""
+
+
+def _read_unit(task: FirstPassTask, tolerant: bool) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = []
+    part = _Part(task, 0)
+    digests: dict[int, str] = {}
+    left = task.limit
+    for number, piece in enumerate(task.unit.pieces):
+        for batch in _batches(task, number, piece, digests, tolerant):
+            if left is not None:
+                batch = _cut(batch, left)
+                left -= len(batch.texts)
+            part.add(number, batch)
+            if part.raw_bytes >= task.part_bytes:
+                parts.append(part.close({}))
+                part = _Part(task, len(parts))
+            if left == 0:
+                break
+        if left == 0:
+            break
+    if part.n_documents or part.bad or not parts:
+        parts.append(part.close({}))
+    parts[-1]["digests"] = {str(number): digest for number, digest in digests.items()}
+    modified = [file.info.mtime_ns for file in task.unit.files]
+    return {"outputs": [path for part in parts for path in part.pop("outputs")], "parts": parts, "modified_ns": modified}
+
+
+def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, str], tolerant: bool):  # type: ignore[no-untyped-def]
+    """The piece's batches; a file that cannot be read becomes one bad record when `tolerant`, else _UnreadableError."""
+    file = task.unit.files[number]
+    try:
+        reader = formats.read(piece, task.columns, maximum_document_bytes=task.maximum_document_bytes)
+        yield from reader
+        if task.limit is None:
+            digests[number] = reader.digest
+    except OSError as error:
+        if not tolerant:
+            raise _UnreadableError(str(error)) from error
+        reason = f"cannot be read: {error.strerror or error}"
+        lost = file.info.size if piece.end == -1 else piece.end - piece.start
+        bad = [BadRecord(max(piece.start, 0), reason, b"", lost)]
+        yield Batch(np.zeros(0, np.uint64), pa.array([], pa.large_string()), None, None, None, bad, 0)
+
+
+def _cut(batch: Batch, n: int) -> Batch:
+    if len(batch.texts) <= n:
+        return batch
+    ids, by = (None if array is None else array.slice(0, n) for array in (batch.ids, batch.by))
+    bad = [record for record in batch.bad if record.position < int(batch.positions[n])]
+    return Batch(batch.positions[:n], batch.texts.slice(0, n), ids, by, None, bad, batch.bytes_read)
+
+
+def _splits(hashes: np.ndarray, shares: dict[str, float]) -> np.ndarray:
+    """The split of each document: validation and test take the lowest shares of the hash's range, train the rest.
+
+    >>> _splits(np.array([0, 2**63], dtype=np.uint64), {"validation": 0.25}).tolist()
+    [1, 0]
+    """
+    place = hashes.astype(np.float64) / 2.0**64
+    validation = shares.get("validation", 0.0)
+    splits = np.where(place < validation, 1, np.where(place < validation + shares.get("test", 0.0), 2, 0))
+    return splits.astype(np.uint8)
+
+
+def _bad_batch(source: str, bad: list[tuple[str, BadRecord]]) -> pa.RecordBatch:
+    columns = [
+        [source] * len(bad),
+        [path for path, _ in bad],
+        [record.position for _, record in bad],
+        [record.reason for _, record in bad],
+        [record.raw for _, record in bad],
+    ]
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, BAD_SCHEMA, strict=True)], schema=BAD_SCHEMA)
+
+
+def _write_ipc(path: str, schema: pa.Schema, batches: list[pa.RecordBatch]) -> None:
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with storage.commit(path) as temporary, pa.OSFile(temporary, "wb") as sink:
+        with pa.ipc.new_file(sink, schema, options=options) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+
+def read_ipc(path: str) -> pa.ipc.RecordBatchFileReader:
+    """Open a file that `_write_ipc` left."""
+    return pa.ipc.open_file(pa.memory_map(path) if not storage.is_remote(path) else storage.open_read(path))

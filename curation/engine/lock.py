@@ -1,0 +1,48 @@
+"""One run at a time in a folder: a lock file that names its host and process, and is taken over when that process is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from curation import storage
+
+LOCK_NAME = ".lock"
+
+
+@contextmanager
+def locked(directory: str) -> Iterator[None]:
+    """Hold the lock on `directory`; ValueError when another live process (or one on another host) holds it."""
+    path = storage.join(directory, LOCK_NAME)
+    process = psutil.Process()
+    mine = json.dumps({"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}).encode()
+    while not storage.create_exclusive(path, mine):
+        try:
+            holder = json.loads(storage.read_bytes(path))
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            holder = {"host": socket.gethostname(), "pid": -1, "started": 0.0}  # torn by a kill while it was written
+        if holder["host"] != socket.gethostname() or _alive(holder["pid"], holder["started"]):
+            raise ValueError(
+                f"{directory} is in use by process {holder['pid']} on {holder['host']}; "
+                f"if that run is surely gone, delete {path}"
+            )
+        storage.delete(path)
+    try:
+        yield
+    finally:
+        if storage.exists(path) and json.loads(storage.read_bytes(path)).get("pid") == os.getpid():
+            storage.delete(path)
+
+
+def _alive(pid: int, started: float) -> bool:
+    try:
+        return pid > 0 and abs(psutil.Process(pid).create_time() - started) < 2
+    except psutil.Error:
+        return False

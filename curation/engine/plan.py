@@ -1,0 +1,239 @@
+"""From a recipe to units of work: which files, in which order, cut into which pieces.
+
+The order of files (source priority, then the recipe's order, then path) fixes every rank. Units are cut without looking at the
+order, so that a file added to the input changes no other unit: large files are cut by themselves, and small ones are grouped
+inside their folder where a hash of the path says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field, replace
+
+from curation import formats, storage
+from curation.documents import MAXIMUM_FILES
+from curation.engine.ledger import task_key
+from curation.engine.recipe import Recipe, Source
+from curation.formats.records import Columns, Piece
+from curation.stages import GlobalStage
+
+_UNIT_BYTES = (16 * 2**20, 256 * 2**20)  # raw bytes of a unit, smallest and largest
+_UNITS_WANTED = 4096  # units grow once an input would have more than this many
+# Raw bytes for a byte of file, to balance units; nothing depends on the guess but their sizes.
+_EXPANSION = {".zst": 3.5, ".zstd": 3.5, ".gz": 3.0, ".parquet": 2.5}
+# Members that hold the name of a document's set in SlimPajama's files, and in what the hub's loader of RedPajama yields.
+_SET_NAMES = ("meta.redpajama_set_name", "red_pajama_subset")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file of the input: `number` is its place in the order, `relative` its path below the pattern's fixed part."""
+
+    number: int
+    source: str
+    relative: str
+    format: str
+    info: storage.FileInfo
+
+    @property
+    def raw_bytes(self) -> int:
+        """Estimated decompressed bytes."""
+        return int(self.info.size * _EXPANSION.get(os.path.splitext(self.info.path)[1], 1.0))
+
+    @property
+    def identity(self) -> tuple[str, str, int, str]:
+        """What names the file in task keys: nothing that copying the whole input to another place would change."""
+        return self.source, self.relative, self.info.size, self.info.etag
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task of the first pass reads: pieces of files of one source, in order."""
+
+    key: str
+    source: str
+    pieces: tuple[Piece, ...]
+    files: tuple[InputFile, ...]  # the file of each piece
+
+
+@dataclass
+class Plan:
+    """What would run."""
+
+    recipe: Recipe
+    sources: dict[str, Source]
+    files: list[InputFile]
+    units: list[Unit]
+    unit_bytes: int
+    unmatched: list[str] = field(default_factory=list)
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the files as they are."""
+        return sum(file.info.size for file in self.files)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Estimated decompressed bytes."""
+        return sum(file.raw_bytes for file in self.files)
+
+
+def columns_of(source: Source) -> Columns:
+    """Which members of a source's records mean what."""
+    return Columns(source.text, source.id, source.subset, source.by, tuple(sorted(source.columns.items())))
+
+
+def make_plan(recipe: Recipe, input_path: str | None = None, unit_bytes: int | None = None) -> Plan:
+    """List the input and cut it. Raises ValueError when nothing matches, naming what was looked for."""
+    found = [(source, _matching(source)) for source in recipe.sources]
+    sources = list(recipe.sources)
+    if not any(files for _, files in found):
+        sources, found = _fall_back(recipe, input_path)
+    order = sorted(range(len(found)), key=lambda i: (found[i][0].priority, i))
+    files: list[InputFile] = []
+    taken: dict[str, str] = {}
+    for index in order:
+        source, infos = found[index]
+        base = storage.fixed_part(source.path)
+        for info in infos:
+            if info.path in taken:
+                raise ValueError(f"{info.path} matches two sources, {taken[info.path]} and {source.name}; narrow one of the patterns")
+            taken[info.path] = source.name
+            relative = storage.relative(info.path, base) if info.path != base else os.path.basename(info.path)
+            files.append(InputFile(len(files), source.name, relative, _format(source, info), info))
+    if len(files) > MAXIMUM_FILES:
+        raise ValueError(f"{len(files)} input files are more than the {MAXIMUM_FILES} that a rank can number; merge small ones")
+    plan = Plan(recipe, {source.name: source for source in sources}, files, [], 0)
+    plan.unit_bytes = unit_bytes or _unit_bytes(plan.raw_bytes)
+    plan.units = _units(plan)
+    plan.unmatched = _unmatched(input_path, taken)
+    return plan
+
+
+def first_pass_settings(recipe: Recipe) -> list[object]:
+    """Everything that decides what the first pass leaves: the part of the recipe in a unit's key."""
+    stages = [
+        [stage.name, type(stage).__name__, stage.version, stage.observed_settings() if isinstance(stage, GlobalStage) else stage.settings.model_dump(mode="json")]
+        for stage in recipe.built
+    ]
+    return [stages, recipe.max_document_bytes, recipe.seed, recipe.output.split]
+
+
+def _matching(source: Source) -> list[storage.FileInfo]:
+    if source.format == "huggingface":
+        return [formats.dataset_info(source.path)]
+    return [info for info in storage.list_files(source.path) if source.format or _known(info.path)]
+
+
+def _known(path: str) -> bool:
+    try:
+        formats.format_of(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _format(source: Source, info: storage.FileInfo) -> str:
+    return formats.format_of(info.path, source.format)
+
+
+def _fall_back(recipe: Recipe, input_path: str | None) -> tuple[list[Source], list[tuple[Source, list[storage.FileInfo]]]]:
+    """The whole input as one source named after its folder, split by the set's name where rows have one."""
+    patterns = ", ".join(source.path for source in recipe.sources)
+    if input_path is None:
+        raise ValueError(f"no file matches {patterns}")
+    name = os.path.basename(input_path.rstrip("/")).split(".")[0].replace("@", "_").replace("*", "") or "input"
+    template = recipe.sources[0]
+    source = Source(name=name.strip() or "input", path=input_path, text=template.text, id=template.id, subset=template.subset)
+    if formats.is_dataset_directory(input_path):
+        source = replace_source(source, format="huggingface")
+    infos = _matching(source)
+    if not infos:
+        raise ValueError(
+            f"nothing to read: no file matches {patterns}, and {input_path} holds no {formats.KNOWN_SUFFIXES} file"
+        )
+    by = next((path for path in _SET_NAMES if _first_rows_have(source, infos[0], path, recipe.max_document_bytes)), None)
+    source = replace_source(source, by=by)
+    return [source], [(source, infos)]
+
+
+def replace_source(source: Source, **changes: object) -> Source:
+    """`source` with some fields changed."""
+    return Source.model_validate({**source.model_dump(), **changes})
+
+
+def _first_rows_have(source: Source, info: storage.FileInfo, path: str, maximum_document_bytes: int) -> bool:
+    columns = replace(columns_of(source), by=path)
+    form = _format(source, info)
+    pieces = formats.pieces(info, form, 2**20)
+    try:
+        for batch in formats.read(pieces[0], columns, maximum_document_bytes=maximum_document_bytes, batch_bytes=2**20):
+            if len(batch.texts):
+                return batch.by is not None and batch.by.null_count < len(batch.by)
+    except OSError:
+        return False  # the run itself will quarantine it
+    return False
+
+
+def _unmatched(input_path: str | None, taken: dict[str, str]) -> list[str]:
+    if input_path is None or any(character in input_path for character in "*?["):
+        return []
+    if any(path == input_path for path in taken):
+        return []
+    return [info.path for info in storage.list_files(input_path) if info.path not in taken]
+
+
+def _unit_bytes(raw_bytes: int) -> int:
+    smallest, largest = _UNIT_BYTES
+    wanted = smallest
+    while wanted < largest and wanted * _UNITS_WANTED < raw_bytes:
+        wanted *= 2
+    return wanted
+
+
+def _units(plan: Plan) -> list[Unit]:
+    settings = first_pass_settings(plan.recipe)
+    units: list[Unit] = []
+    group: list[InputFile] = []
+    small = [file.raw_bytes for file in plan.files if file.raw_bytes < plan.unit_bytes // 4]
+    mean = max(1, sum(small) // len(small)) if small else 1
+    modulus = 1 << max(0, (plan.unit_bytes // mean).bit_length() - 1)
+
+    def add(files: list[InputFile], pieces: list[Piece]) -> None:
+        source = plan.sources[files[0].source]
+        what = [[*file.identity, piece.start, piece.end] for file, piece in zip(files, pieces, strict=True)]
+        columns = source.model_dump(mode="json", exclude={"path", "priority"})
+        key = task_key("first pass", settings, columns, what)
+        units.append(Unit(key, source.name, tuple(pieces), tuple(files)))
+
+    def close() -> None:
+        if group:
+            add(list(group), [_whole(file) for file in group])
+            group.clear()
+
+    for file in plan.files:
+        if group and (file.source != group[0].source or os.path.dirname(file.relative) != os.path.dirname(group[0].relative)):
+            close()
+        if file.raw_bytes >= plan.unit_bytes // 4 or file.format == "huggingface":
+            close()
+            for piece in _pieces(file, plan.unit_bytes):
+                add([file], [piece])
+            continue
+        group.append(file)
+        digest = hashlib.blake2b(file.relative.encode(), digest_size=8).digest()
+        if int.from_bytes(digest, "little") % modulus == 0 or sum(f.raw_bytes for f in group) > 4 * plan.unit_bytes:
+            close()
+    close()
+    return units
+
+
+def _whole(file: InputFile) -> Piece:
+    return Piece(file.info.path, file.format, 0, -1)
+
+
+def _pieces(file: InputFile, unit_bytes: int) -> list[Piece]:
+    try:
+        return formats.pieces(file.info, file.format, unit_bytes)
+    except OSError:
+        return [_whole(file)]  # unreadable: the first pass quarantines it

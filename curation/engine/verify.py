@@ -1,0 +1,190 @@
+"""Verification: a document goes only if its true n-gram Jaccard similarity with some retained document reaches the threshold.
+
+The components of the band graph say which documents could be compared. Their texts and band keys are gathered by component
+(one file a task with a batch a partition), and each partition is then a greedy cover in keep order: bucket memberships are
+needed, not only stars, since the first document of a component may resemble few of the others.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.documents import DocumentBatch, utf8_buffers
+from curation.engine.array_file import ArrayFile, write_arrays
+from curation.engine.decide import ComponentsTask, component_summary, gather, write_decisions
+from curation.engine.first_pass import _write_ipc, read_ipc
+from curation.engine.parts import Part, read_rows
+from curation.formats.records import Columns
+from curation.kernels.verification import greedy_cover, ngram_set
+from curation.stages.minhash import MinHashSettings
+
+# Text of a partition: its n-gram hashes (8 bytes each) go to a scratch file that is mapped, not to anonymous memory.
+PARTITION_TEXT_BYTES = 32 * 2**20
+_BATCH_TEXT_BYTES = 8 * 2**20
+_SCHEMA = pa.schema([("number", pa.uint64()), ("place", pa.uint64()), ("keys", pa.list_(pa.uint64())), ("text", pa.large_string())])
+
+
+@dataclass(frozen=True)
+class GatherTask:
+    """Texts and band keys of the members among `parts`, by partition of their component."""
+
+    stage: str
+    parts: tuple[Part, ...]
+    members: str  # what `components` left
+    n_partitions: int
+    columns: dict[str, Columns]
+    maximum_document_bytes: int
+    bands: int
+    output: str
+
+
+def gather_texts(task: GatherTask) -> dict[str, Any]:
+    """Write one file with a batch a partition."""
+    file = ArrayFile(task.members)
+    numbers, roots, places = file.read("number"), file.read("root"), file.read("place")
+    wanted, found = [], []
+    for part in task.parts:
+        start, stop = np.searchsorted(numbers, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+        wanted.append((numbers[start:stop] - np.uint64(part.base)).astype(np.int64))
+        found.append((start, _band_keys(part, task, wanted[-1])))
+    batches: list[list[pa.RecordBatch]] = [[] for _ in range(task.n_partitions)]
+    for rows in read_rows(list(task.parts), wanted, task.columns, task.maximum_document_bytes):
+        start, keys = found[rows.part]
+        at = np.searchsorted(wanted[rows.part], rows.rows)
+        member = start + at
+        partition = _mixed(roots[member]) % np.uint64(task.n_partitions)
+        for chosen in np.unique(partition).tolist():
+            mine = np.flatnonzero(partition == chosen)
+            lists = pa.ListArray.from_arrays(
+                np.arange(0, (len(mine) + 1) * task.bands, task.bands, dtype=np.int32), keys[at[mine]].reshape(-1)
+            )
+            columns = [pa.array(numbers[member[mine]]), pa.array(places[member[mine]]), lists, rows.texts.take(pa.array(mine))]
+            batches[chosen].append(pa.record_batch(columns, schema=_SCHEMA))
+    joined = [pa.Table.from_batches(some, _SCHEMA).combine_chunks().to_batches() for some in batches]
+    empty = pa.RecordBatch.from_pylist([], _SCHEMA)
+    _write_ipc(task.output, _SCHEMA, [some[0] if some else empty for some in joined])
+    return {"outputs": [task.output]}
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """A bijective mix (the finaliser of splitmix64), so that neighbouring components spread over the partitions."""
+    mixed = values.astype(np.uint64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _band_keys(part: Part, task: GatherTask, rows: np.ndarray) -> np.ndarray:
+    """The band keys of `rows`, uint64[k, bands]."""
+    if not len(rows):
+        return np.zeros((0, task.bands), np.uint64)
+    arrays = part.arrays()
+    row = arrays.read(f"{task.stage}.row")
+    chosen = np.zeros(part.n_documents, bool)
+    chosen[rows] = True
+    mine = np.flatnonzero(chosen[row])
+    order = np.argsort(row[mine], kind="stable")
+    return arrays.read(f"{task.stage}.key")[mine[order]].reshape(len(rows), task.bands)
+
+
+@dataclass(frozen=True)
+class CoverTask:
+    """The greedy cover of one partition."""
+
+    partition: int
+    gathered: tuple[str, ...]
+    settings: MinHashSettings
+    output: str
+
+
+def cover(task: CoverTask) -> dict[str, Any]:
+    """Compare the partition's documents in keep order; leaves (number, kept number, similarity) of what goes."""
+    batches = [read_ipc(path).get_batch(task.partition) for path in task.gathered]
+    numbers, places = (
+        np.concatenate([batch.column(name).to_numpy() for batch in batches]) for name in ("number", "place")
+    )
+    keys = np.concatenate([batch.column("keys").flatten().to_numpy() for batch in batches]).reshape(-1, task.settings.bands)
+    with tempfile.TemporaryDirectory(prefix="curate-verify-") as scratch:
+        sets, offsets = _mapped_sets(batches, task.settings, os.path.join(scratch, "sets"))
+        del batches
+        order = np.argsort(places).astype(np.int64)
+        kept_by, similarity, past_limit = greedy_cover(
+            order, keys, sets, offsets, task.settings.threshold, task.settings.maximum_comparisons
+        )
+        del sets
+    removed = np.flatnonzero(kept_by >= 0)
+    arrays = {"removed": numbers[removed], "kept": numbers[kept_by[removed]], "similarity": similarity[removed]}
+    write_arrays(task.output, arrays)
+    return {"outputs": [task.output], "past_limit": int(past_limit)}
+
+
+def _mapped_sets(batches: list[pa.RecordBatch], settings: MinHashSettings, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """The n-gram sets of all documents, in a mapped scratch file: (uint64[total], int64[n + 1])."""
+    offsets = [np.zeros(1, np.int64)]
+    end = 0
+    with open(path, "wb") as file:
+        for batch in batches:
+            texts = batch.column("text")
+            for start, stop in _slices(texts):
+                piece = DocumentBatch(np.zeros(stop - start, np.uint64), texts.slice(start, stop - start))
+                data, text_offsets, _ = piece.cleaned
+                sets, set_offsets = ngram_set(data, text_offsets, settings.unit, settings.ngram)
+                file.write(np.ascontiguousarray(sets).data)
+                offsets.append(set_offsets[1:] + end)
+                end += len(sets)
+    mapped = np.asarray(np.memmap(path, np.uint64, "r", shape=(end,))) if end else np.zeros(0, np.uint64)
+    return mapped, np.concatenate(offsets)
+
+
+def _slices(texts: pa.LargeStringArray) -> list[tuple[int, int]]:
+    """Cut an array into runs of at most 8 MB of text (or one document)."""
+    if not len(texts):
+        return []
+    _, offsets = utf8_buffers(texts)
+    slices, start = [], 0
+    while start < len(texts):
+        stop = int(np.searchsorted(offsets, offsets[start] + _BATCH_TEXT_BYTES, "right")) - 1
+        stop = min(max(stop, start + 1), len(texts))
+        slices.append((start, stop))
+        start = stop
+    return slices
+
+
+@dataclass(frozen=True)
+class VerifiedTask:
+    """Joins the partitions' results into decisions; `components` is the argument that the components were made with."""
+
+    components: ComponentsTask
+    members: str
+    covers: tuple[str, ...]
+    output: str
+
+
+def verified_decisions(task: VerifiedTask) -> dict[str, Any]:
+    """The decisions of all partitions, in the form that unverified ones have."""
+    file = ArrayFile(task.members)
+    members = gather(task.components, file.read("number"), file.read("root"))
+    files = [ArrayFile(path) for path in task.covers]
+    removed, kept, similarity = (
+        np.concatenate([f.read(name) for f in files]) for name in ("removed", "kept", "similarity")
+    )
+    order = np.argsort(removed)
+    removed_at = np.searchsorted(members.numbers, removed[order])
+    kept_at = np.searchsorted(members.numbers, kept[order])
+    result = write_decisions(task.components, removed_at, kept_at, similarity[order], members)
+    clusters = members.take(np.unique(np.concatenate([removed_at, kept_at])))
+    clusters.roots = _cluster_roots(clusters, removed[order], kept[order])
+    return {**result, **component_summary(clusters)}
+
+
+def _cluster_roots(clusters: Any, removed: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """After verification a cluster is a retained document and what it stands for."""
+    roots = clusters.numbers.copy()
+    roots[np.searchsorted(clusters.numbers, removed)] = kept
+    return roots

@@ -1,0 +1,32 @@
+"""Short documents: SlimPajama drops what has fewer than 200 characters once cleaned.
+
+Source: Cerebras modelzoo, slimpajama/preprocessing/filter.py. The released code counts code points of the cleaned text
+(lower-cased, the 32 ASCII punctuation characters deleted, whitespace runs made one space, ends stripped), the single spaces
+that remain included; its README says that spaces are not counted. We follow the code. Exactly 200 characters stay.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from curation.documents import DocumentBatch
+from curation.stages import MapResult, MapStage, Settings
+
+
+class LengthSettings(Settings):
+    """Settings of `length`."""
+
+    minimum_characters: int = 200  # slimpajama/main.py passes threshold=200
+
+
+class Length(MapStage):
+    """Removes documents whose cleaned text has fewer than `minimum_characters` code points."""
+
+    settings_class = LengthSettings
+    reason = "short"
+    unit = "characters"
+    settings: LengthSettings
+
+    def apply(self, documents: DocumentBatch) -> MapResult:
+        lengths = documents.cleaned[2]
+        return MapResult(documents, lengths < self.settings.minimum_characters, lengths.astype(np.float64))
