@@ -17,22 +17,62 @@ import numpy as np
 import pyarrow as pa
 
 from curation.engine.array_file import ArrayFile, write_arrays
-from curation.engine.first_pass import KEPT, PREFIX_BITS, _write_ipc
-from curation.engine.parts import Part
+from curation.engine.first_pass import PREFIX_BITS, sorted_segment, write_ipc
+from curation.engine.parts import Part, load_parts, number_range
 from curation.kernels.components import Components, star_edges, star_edges_128
 
 _LARGEST_SHOWN = 3
 _MEMBERS_SHOWN = 8
 
 
+def write_segments(path: str, segments: list[tuple[str, int]]) -> None:
+    """Leave the list of (path of an array file, number of its first document) where tasks find it."""
+    bases = np.array([base for _, base in segments], np.uint64)
+    write_arrays(path, {"base": bases}, {"paths": [segment for segment, _ in segments]})
+
+
+def read_segments(path: str) -> list[tuple[str, int]]:
+    """What `write_segments` left."""
+    file = ArrayFile(path)
+    return list(zip(file.meta["paths"], file.read("base").tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Joins a stage's records in segments [first, last) of the list at `segments` into one segment."""
+
+    stage: str
+    segments: str
+    first: int
+    last: int
+    output: str
+
+
+def merge_segments(task: MergeTask) -> dict[str, Any]:
+    """One sorted segment with document numbers, so that a partition is one range read for many parts.
+
+    Needed when parts x partitions would be tens of millions of small reads; the merged segment's base is 0.
+    """
+    columns: dict[str, list[np.ndarray]] = {}
+    for path, base in read_segments(task.segments)[task.first : task.last]:
+        arrays = ArrayFile(path)
+        for name in ("key", "low"):
+            if f"{task.stage}.{name}" in arrays:
+                columns.setdefault(name, []).append(arrays.read(f"{task.stage}.{name}"))
+        columns.setdefault("row", []).append(arrays.read(f"{task.stage}.row").astype(np.uint64) + np.uint64(base))
+    merged = sorted_segment({name: np.concatenate(values) for name, values in columns.items()})
+    write_arrays(task.output, {f"{task.stage}.{name}": values for name, values in merged.items()})
+    return {"outputs": [task.output]}
+
+
 @dataclass(frozen=True)
 class EdgesTask:
-    """Partition `partition` of `n_partitions` (a power of two up to 4,096) of a stage's records in all parts."""
+    """Partition `partition` of `n_partitions` (a power of two up to 4,096) of a stage's records in all segments."""
 
     stage: str
     partition: int
     n_partitions: int
-    parts: tuple[tuple[str, int], ...]  # (path, base)
+    segments: str  # where `write_segments` left the list
     output: str
 
 
@@ -41,8 +81,8 @@ def edges(task: EdgesTask) -> dict[str, Any]:
     per_partition = (1 << PREFIX_BITS) // task.n_partitions
     first, last = task.partition * per_partition, (task.partition + 1) * per_partition
     keys, lows, documents = [], [], []
-    for path, base in task.parts:
-        arrays = ArrayFile(f"{path}.arrays")
+    for path, base in read_segments(task.segments):
+        arrays = ArrayFile(path)
         bounds = arrays.read(f"{task.stage}.prefix", first, last + 1)
         start, stop = int(bounds[0]), int(bounds[-1])
         if start == stop:
@@ -63,8 +103,9 @@ class ComponentsTask:
     """The argument of `components`."""
 
     stage: str
+    stage_index: int
     edges: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: str  # where the pickled list of all parts lies
     source_names: tuple[str, ...]  # all sources of the run, in order
     earlier: str | None  # decisions of the global stage before, if there is one
     keep_rules: tuple[str, ...]
@@ -134,8 +175,8 @@ def gather(task: ComponentsTask, numbers: np.ndarray, roots: np.ndarray) -> Memb
         {column: np.full(n, np.nan) for column in columns},
     )
     code_of = {name: code for code, name in enumerate(task.source_names)}
-    for part in task.parts:
-        start, stop = np.searchsorted(numbers, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+    for part in load_parts(task.parts):
+        start, stop = number_range(numbers, part)
         if start == stop:
             continue
         rows = (numbers[start:stop] - np.uint64(part.base)).astype(np.int64)
@@ -144,7 +185,7 @@ def gather(task: ComponentsTask, numbers: np.ndarray, roots: np.ndarray) -> Memb
         members.ranks[start:stop] = part.ranks(arrays, rows)
         members.sources[start:stop] = local[arrays.read("source")[rows]]
         members.text_bytes[start:stop] = arrays.read("text_bytes")[rows]
-        members.alive[start:stop] = arrays.read("removed_by")[rows] == KEPT
+        members.alive[start:stop] = arrays.read("removed_by")[rows] > task.stage_index
         for column in columns:
             if f"column.{column}" in arrays:
                 members.columns[column][start:stop] = arrays.read(f"column.{column}")[rows]
@@ -212,24 +253,33 @@ def write_decisions(
 ) -> dict[str, Any]:
     """Write which members go (`removed`, indices sorted by number) and which one each duplicates (`kept`); count them."""
     copies, n_duplicates, gone_before = _represented(task, members, removed, kept)
+    parts = load_parts(task.parts)
+    bounds = np.array([part.base for part in parts] + [parts[-1].base + parts[-1].n_documents], np.uint64)
+    removed_bounds = np.searchsorted(members.numbers[removed], bounds)
+    removed_bytes = np.concatenate([[0], np.cumsum(members.text_bytes[removed], dtype=np.uint64)])
     arrays = {
+        # Where each part's documents start in "removed" and in "copies_of", and how much text of it goes.
+        "removed_starts": removed_bounds,
+        "copies_starts": np.searchsorted(copies, bounds),
+        "removed_bytes": np.diff(removed_bytes[removed_bounds]).astype(np.uint64),
         "removed": members.numbers[removed],
         "kept": members.numbers[kept],
         "kept_rank": members.ranks[kept],
         "similarity": np.full(len(removed), np.nan, np.float32) if similarity is None else similarity.astype(np.float32),
         "copies_of": copies,
         "n_duplicates": n_duplicates.astype(np.uint32),
-        "removed_so_far": np.sort(np.concatenate([gone_before, members.numbers[removed]])),
+        "removed_so_far": gone_before if task.annotate else np.sort(np.concatenate([gone_before, members.numbers[removed]])),
     }
     if task.annotate:
         alive = members.alive
         arrays |= {"member": members.numbers[alive], "component_rank": members.ranks[np.searchsorted(members.numbers, members.roots[alive])]}
         arrays |= {"is_kept": ~np.isin(members.numbers[alive], members.numbers[removed])}
+        arrays |= {"member_starts": np.searchsorted(members.numbers[alive], bounds)}
     write_arrays(task.output, arrays)
     outputs = [task.output]
     if task.has_ids:
-        ids = pa.array(_ids_of(task.parts, members.numbers[kept]), pa.large_string())
-        _write_ipc(f"{task.output}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([ids], ["id"])])
+        ids = pa.array(_ids_of(parts, members.numbers[kept]), pa.large_string())
+        write_ipc(f"{task.output}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([ids], ["id"])])
         outputs.append(f"{task.output}.ids")
     return {"outputs": outputs, **_count(task, members, removed, kept)}
 
@@ -256,12 +306,12 @@ def _represented(task: ComponentsTask, members: Members, removed: np.ndarray, ke
     return unique, totals, earlier.read("removed_so_far") if earlier else none
 
 
-def _ids_of(parts: tuple[Part, ...], numbers: np.ndarray) -> list[str]:
+def _ids_of(parts: list[Part], numbers: np.ndarray) -> list[str]:
     """The ids of documents by number (any order, repeats allowed)."""
     unique, inverse = np.unique(numbers, return_inverse=True)
     ids: list[str] = []
     for part in parts:
-        start, stop = np.searchsorted(unique, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+        start, stop = number_range(unique, part)
         if start < stop:
             rows = (unique[start:stop] - np.uint64(part.base)).astype(np.int64)
             ids.extend(part.ids(part.arrays(), rows))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -23,6 +25,7 @@ class Executor(Protocol):
     """Runs a function over arguments and yields (position, result) in completion order."""
 
     workers: int
+    worker_peak_bytes: int  # most resident memory that a worker process reached
 
     def map(self, function: Function, arguments: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Exceptions of a task propagate; nothing more is started then."""
@@ -38,9 +41,13 @@ class InlineExecutor:
 
     workers = 1
 
+    def __init__(self) -> None:
+        self.worker_peak_bytes = 0
+
     def map(self, function: Function, arguments: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
         for position, argument in enumerate(arguments):
-            yield position, function(argument)
+            result, self.worker_peak_bytes = _call(function, argument)
+            yield position, result
 
     def close(self) -> None:
         return
@@ -66,6 +73,7 @@ class RayExecutor:
         elif self._owns:
             ray.init(address=address, **options)
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.worker_peak_bytes = 0
         self._remote = ray.remote(_call).options(max_retries=MAXIMUM_RETRIES, num_cpus=1)
 
     def map(self, function: Function, arguments: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -90,7 +98,9 @@ class RayExecutor:
 
     def _result(self, reference: Any) -> dict[str, Any]:
         try:
-            return self._ray.get(reference)
+            result, peak = self._ray.get(reference)
+            self.worker_peak_bytes = max(self.worker_peak_bytes, peak)
+            return result
         except self._ray.exceptions.RayTaskError as error:
             # The task's own exception, not Ray's wrapper: callers tell input errors from failures by its type.
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
@@ -105,8 +115,10 @@ class RayExecutor:
                 self._ray.shutdown()
 
 
-def _call(function: Function, argument: Any) -> dict[str, Any]:
-    return function(argument)
+def _call(function: Function, argument: Any) -> tuple[dict[str, Any], int]:
+    """The task's result, and the most resident bytes that this process has had."""
+    result = function(argument)
+    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def available_cpus() -> int:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
+import zstandard
 
 from curation import formats, storage
 from curation.documents import MAXIMUM_POSITION, DocumentBatch
@@ -28,10 +30,12 @@ from curation.formats.records import BadRecord, Batch, Columns, Piece
 from curation.stages import GlobalStage, MapStage, Stage
 from curation.stages.exact import text_hashes
 
+IDS = "@ids"  # records of the input's own ids, to find one that occurs twice
 KEPT = 255  # `removed_by` of a document that no map stage removes
 PREFIX_BITS = 12  # a segment's offset table has this many bits of the key: up to 4,096 partitions
 SPLITS = ("train", "validation", "test")
 _READ_ATTEMPTS = 3
+_SAMPLE_BYTES = 2**18
 _TEXTS_SCHEMA = pa.schema([("row", pa.uint32()), ("text", pa.large_string())])
 BAD_SCHEMA = pa.schema(
     [("source", pa.string()), ("path", pa.string()), ("offset", pa.uint64()), ("reason", pa.string()), ("bytes", pa.binary())]
@@ -50,6 +54,7 @@ class FirstPassTask:
     maximum_document_bytes: int
     seed: int
     shares: dict[str, float]  # held out, by split
+    keep_columns: tuple[str, ...] = ()  # lifted columns that a keep rule compares
     limit: int | None = None  # read no more documents than this
 
 
@@ -83,6 +88,7 @@ class _Part:
         self.by_source: dict[str, Counter[str]] = {}
         self.n_documents = 0
         self.raw_bytes = 0
+        self.compression_sample = (0, 0)
 
     def add(self, piece_number: int, batch: Batch) -> None:
         """Run the stages over a batch and keep what they leave."""
@@ -97,16 +103,25 @@ class _Part:
         original = DocumentBatch(batch.positions, batch.texts)
         documents, removed_by = self._through_stages(original)
         self._changed(original, documents, removed_by)
+        if not self.n_documents:
+            self.compression_sample = _compressed(documents)
         codes = self._source_codes(batch)
         hashes = text_hashes(documents, np.arange(n), task.seed)["key"] if task.shares else np.zeros(n, np.uint64)
         self.rows.add("position", batch.positions)
-        self.rows.add("file", np.full(n, piece_number, np.uint16))
+        self.rows.add("file", np.full(n, piece_number, np.uint32))
         self.rows.add("text_bytes", documents.text_bytes.astype(np.uint32))
         self.rows.add("removed_by", removed_by)
         self.rows.add("split", _splits(hashes, task.shares))
         self.rows.add("source", codes)
         if batch.ids is not None:
-            self.ids.append(batch.ids)
+            self.ids.append(batch.ids.cast(pa.large_string()))
+            records = {**id_hashes(batch.ids), "row": np.arange(self.n_documents, self.n_documents + n, dtype=np.uint32)}
+            for name, values in records.items():
+                self.records.setdefault(IDS, _Rows()).add(name, values)
+        for name in task.keep_columns:
+            assert batch.details is not None
+            column = pc.cast(batch.details.column(name), pa.float64())
+            self.rows.add(f"column.{name}", column.to_numpy(zero_copy_only=False))
         self._count(documents, codes, removed_by)
         first = self.pieces.setdefault(piece_number, [self.n_documents, self.n_documents])[0]
         self.n_documents += n
@@ -168,21 +183,21 @@ class _Part:
                 counter[f"{name}.documents"] += int(gone.sum())
                 counter[f"{name}.bytes"] += int(text_bytes[gone].sum())
 
-    def close(self, digests: dict[int, str]) -> dict[str, Any]:
+    def close(self) -> dict[str, Any]:
         """Commit the part's files; what the driver needs to know of it."""
         arrays = self.rows.joined()
         outputs = [f"{self.path}.arrays"]
         for name, records in self.records.items():
             arrays.update({f"{name}.{key}": values for key, values in sorted_segment(records.joined()).items()})
         if self.ids:
-            joined = pa.concat_arrays([ids.cast(pa.large_string()) for ids in self.ids])
-            _write_ipc(f"{self.path}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([joined], ["id"])])
+            joined = pa.concat_arrays(self.ids)
+            write_ipc(f"{self.path}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([joined], ["id"])])
             outputs.append(f"{self.path}.ids")
         if self.texts:
-            _write_ipc(f"{self.path}.texts", _TEXTS_SCHEMA, self.texts)
+            write_ipc(f"{self.path}.texts", _TEXTS_SCHEMA, self.texts)
             outputs.append(f"{self.path}.texts")
         if self.bad:
-            _write_ipc(f"{self.path}.bad", BAD_SCHEMA, [_bad_batch(self.task.unit.source, self.bad)])
+            write_ipc(f"{self.path}.bad", BAD_SCHEMA, [_bad_batch(self.task.unit.source, self.bad)])
             outputs.append(f"{self.path}.bad")
         pieces = [[number, *rows] for number, rows in sorted(self.pieces.items())]
         write_arrays(f"{self.path}.arrays", arrays, {"sources": self.sources, "pieces": pieces})
@@ -197,11 +212,31 @@ class _Part:
             "bad_records": len(self.bad),
             "lost_bytes": sum(record.lost_bytes for _, record in self.bad),
             "bad_by_source": {self.task.unit.source: len(self.bad)} if self.bad else {},
+            "bad_by_reason": Counter(record.reason.split(":")[0] for _, record in self.bad),
             "first_bad": [f"{path} at {record.position}: {record.reason}" for path, record in self.bad[:3]],
             "by_source": {name: dict(counter) for name, counter in self.by_source.items()},
+            "removed": {name: int((arrays["removed_by"] == index).sum()) for index, name in self._map_stages()},
             "records": {name: len(arrays.get(f"{name}.key", ())) for name in self.records},
-            "digests": digests,
+            "sources": self.sources,
+            "compression_sample": self.compression_sample,
         }
+
+    def _map_stages(self) -> list[tuple[int, str]]:
+        stages = enumerate(self.task.stages)
+        return [(index, stage.name) for index, stage in stages if isinstance(stage, MapStage)] if self.n_documents else []
+
+
+def _compressed(documents: DocumentBatch) -> tuple[int, int]:
+    """(bytes, compressed bytes) of a sample of the texts, to foresee the size of output files."""
+    data = documents.utf8[0][:_SAMPLE_BYTES]
+    return len(data), len(zstandard.ZstdCompressor(level=3).compress(data)) if len(data) else 0
+
+
+def id_hashes(ids: pa.Array) -> dict[str, np.ndarray]:
+    """128-bit XXH3 of ids as "key" (high) and "low" halves, uint64[n]."""
+    hashed = b"".join(xxhash.xxh3_128_digest(value.encode()) for value in ids.to_pylist())
+    halves = np.frombuffer(hashed, ">u8").reshape(-1, 2).astype(np.uint64)
+    return {"key": np.ascontiguousarray(halves[:, 0]), "low": np.ascontiguousarray(halves[:, 1])}
 
 
 def sorted_segment(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -241,24 +276,33 @@ def _read_unit(task: FirstPassTask, tolerant: bool) -> dict[str, Any]:
                 left -= len(batch.texts)
             part.add(number, batch)
             if part.raw_bytes >= task.part_bytes:
-                parts.append(part.close({}))
+                parts.append(part.close())
                 part = _Part(task, len(parts))
             if left == 0:
                 break
         if left == 0:
             break
     if part.n_documents or part.bad or not parts:
-        parts.append(part.close({}))
-    parts[-1]["digests"] = {str(number): digest for number, digest in digests.items()}
-    modified = [file.info.mtime_ns for file in task.unit.files]
-    return {"outputs": [path for part in parts for path in part.pop("outputs")], "parts": parts, "modified_ns": modified}
+        parts.append(part.close())
+    return {
+        "outputs": [path for part in parts for path in part.pop("outputs")],
+        "parts": parts,
+        "modified_ns": [file.info.mtime_ns for file in task.unit.files],
+        "digests": {str(number): digest for number, digest in digests.items()},
+        "unreadable": task.limit is None and len(digests) < len(task.unit.pieces),
+    }
 
 
 def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, str], tolerant: bool):  # type: ignore[no-untyped-def]
     """The piece's batches; a file that cannot be read becomes one bad record when `tolerant`, else _UnreadableError."""
     file = task.unit.files[number]
     try:
-        reader = formats.read(piece, task.columns, maximum_document_bytes=task.maximum_document_bytes)
+        reader = formats.read(
+            piece,
+            task.columns,
+            maximum_document_bytes=task.maximum_document_bytes,
+            with_details=bool(task.keep_columns),
+        )
         yield from reader
         if task.limit is None:
             digests[number] = reader.digest
@@ -269,6 +313,15 @@ def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, 
         lost = file.info.size if piece.end == -1 else piece.end - piece.start
         bad = [BadRecord(max(piece.start, 0), reason, b"", lost)]
         yield Batch(np.zeros(0, np.uint64), pa.array([], pa.large_string()), None, None, None, bad, 0)
+
+
+def piece_digests(task: FirstPassTask) -> dict[str, Any]:
+    """The digests that `first_pass` would record: whether touched files still hold the same bytes."""
+    digests: dict[int, str] = {}
+    for number, piece in enumerate(task.unit.pieces):
+        for _ in _batches(task, number, piece, digests, tolerant=True):
+            pass
+    return {"digests": {str(number): digest for number, digest in digests.items()}}
 
 
 def _cut(batch: Batch, n: int) -> Batch:
@@ -302,7 +355,7 @@ def _bad_batch(source: str, bad: list[tuple[str, BadRecord]]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, BAD_SCHEMA, strict=True)], schema=BAD_SCHEMA)
 
 
-def _write_ipc(path: str, schema: pa.Schema, batches: list[pa.RecordBatch]) -> None:
+def write_ipc(path: str, schema: pa.Schema, batches: list[pa.RecordBatch]) -> None:
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with storage.commit(path) as temporary, pa.OSFile(temporary, "wb") as sink:
         with pa.ipc.new_file(sink, schema, options=options) as writer:
@@ -311,5 +364,5 @@ def _write_ipc(path: str, schema: pa.Schema, batches: list[pa.RecordBatch]) -> N
 
 
 def read_ipc(path: str) -> pa.ipc.RecordBatchFileReader:
-    """Open a file that `_write_ipc` left."""
+    """Open a file that `write_ipc` left."""
     return pa.ipc.open_file(pa.memory_map(path) if not storage.is_remote(path) else storage.open_read(path))

@@ -1,7 +1,8 @@
 """The ledger: one append-only log of committed tasks, which makes a run resumable.
 
-A line a task: {"key", "step", "result"}; the result lists the task's outputs. A torn last line (the process was killed while
-writing it) is ignored. The file is synced every 50 tasks and at the end of a step: what a power failure loses is redone.
+A line a task: {"key", "step", "result"}; the result lists the task's outputs. A first line {"root"} says where the work folder
+was, so that a folder that was moved as a whole is still known. A torn last line (the process was killed while writing it) is
+ignored. The file is synced every 50 tasks and at the end of a step: what a power failure loses is redone.
 """
 
 from __future__ import annotations
@@ -15,30 +16,54 @@ from typing import Any
 from curation import storage
 
 _SYNC_EVERY = 50
+# Raised when what tasks leave in the work folder changes its form or meaning.
+_ENGINE_VERSION = 1
 
 
 def task_key(*parts: Any) -> str:
     """A 128-bit key of JSON-able values, as hex."""
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    plain = json.dumps([_ENGINE_VERSION, *parts], sort_keys=True)
+    return hashlib.blake2b(plain.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 class Ledger:
-    """Committed tasks of the run whose intermediates are under `work`; the log itself is on local disk."""
+    """Committed tasks of the run in the folder `root` (DIR); the log itself is on local disk."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, root: str) -> None:
         self._results: dict[str, dict[str, Any]] = {}
         self._unsynced = 0
-        kept = b""
-        if Path(path).exists():
-            kept = Path(path).read_bytes()
-            kept = kept[: kept.rfind(b"\n") + 1]  # a torn last line
-            for line in kept.splitlines():
-                entry = json.loads(line)
+        kept = Path(path).read_bytes() if Path(path).exists() else b""
+        kept = kept[: kept.rfind(b"\n") + 1]  # a torn last line
+        before = None
+        for line in kept.decode().splitlines():
+            if before is not None and before != root:
+                line = line.replace(json.dumps(before)[1:-1] + "/", json.dumps(root)[1:-1] + "/")
+            entry = json.loads(line)
+            if "root" in entry:
+                before = entry["root"]
+            elif entry["result"] is None:
+                self._results.pop(entry["key"], None)
+            else:
                 self._results[entry["key"]] = entry["result"]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run; a kill must lose no line
         self._file.truncate(len(kept))
-        self._file.seek(0, os.SEEK_END)
+        if before is None:
+            self._write({"root": root})
+        elif before != root:
+            self._rewrite(root)
+
+    def _rewrite(self, root: str) -> None:
+        """Start the log anew with today's paths."""
+        self._file.truncate(0)
+        self._write({"root": root})
+        for key, result in self._results.items():
+            self._write({"key": key, "step": "moved", "result": result})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        data = memoryview(json.dumps(entry).encode() + b"\n")
+        while data:
+            data = data[self._file.write(data) :]
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The result of the task `key`, if it was committed and its outputs are still there."""
@@ -54,14 +79,18 @@ class Ledger:
     def commit(self, key: str, step: str, result: dict[str, Any]) -> None:
         """Record a finished task."""
         self._results[key] = result
-        self._file.write(json.dumps({"key": key, "step": step, "result": result}).encode() + b"\n")
+        self._write({"key": key, "step": step, "result": result})
         self._unsynced += 1
         if self._unsynced >= _SYNC_EVERY:
             self.sync()
 
+    def forget(self, key: str) -> None:
+        """The task has to be run again."""
+        self._results.pop(key, None)
+        self._write({"key": key, "step": "forgotten", "result": None})
+
     def sync(self) -> None:
         """Force what was written to disk."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._unsynced = 0
 

@@ -6,6 +6,7 @@ number, so each task reads its own range of them.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Part:
     """A part of the input after the first pass."""
 
     path: str
+    index: int  # place among all parts
     base: int  # number of its first document
     n_documents: int
     unit: Unit
@@ -48,6 +50,22 @@ class Part:
         files, positions = arrays.read("file")[rows].tolist(), arrays.read("position")[rows].tolist()
         relative = [file.relative for file in self.unit.files]
         return [document_id(self.unit.source, relative[f], p) for f, p in zip(files, positions, strict=True)]
+
+
+def write_parts(path: str, parts: list[Part]) -> None:
+    """Leave the list of all parts where tasks find it (a pickle: work/ holds nothing that strangers wrote)."""
+    storage.write_bytes(path, pickle.dumps(parts))
+
+
+def load_parts(path: str) -> list[Part]:
+    """What `write_parts` left."""
+    return pickle.loads(storage.read_bytes(path))
+
+
+def number_range(numbers: np.ndarray, part: Part) -> tuple[int, int]:
+    """Where the documents of `part` lie in the sorted array `numbers`."""
+    start, stop = np.searchsorted(numbers, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+    return start, stop
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Unit:
     source: str
     pieces: tuple[Piece, ...]
     files: tuple[InputFile, ...]  # the file of each piece
+    raw_bytes: int  # estimated
 
 
 @dataclass
@@ -117,7 +118,7 @@ def first_pass_settings(recipe: Recipe) -> list[object]:
         [stage.name, type(stage).__name__, stage.version, stage.observed_settings() if isinstance(stage, GlobalStage) else stage.settings.model_dump(mode="json")]
         for stage in recipe.built
     ]
-    return [stages, recipe.max_document_bytes, recipe.seed, recipe.output.split]
+    return [stages, recipe.max_document_bytes, recipe.seed, recipe.output.split, keep_columns(recipe)]
 
 
 def _matching(source: Source) -> list[storage.FileInfo]:
@@ -200,16 +201,16 @@ def _units(plan: Plan) -> list[Unit]:
     mean = max(1, sum(small) // len(small)) if small else 1
     modulus = 1 << max(0, (plan.unit_bytes // mean).bit_length() - 1)
 
-    def add(files: list[InputFile], pieces: list[Piece]) -> None:
+    def add(files: list[InputFile], pieces: list[Piece], raw_bytes: int) -> None:
         source = plan.sources[files[0].source]
         what = [[*file.identity, piece.start, piece.end] for file, piece in zip(files, pieces, strict=True)]
         columns = source.model_dump(mode="json", exclude={"path", "priority"})
         key = task_key("first pass", settings, columns, what)
-        units.append(Unit(key, source.name, tuple(pieces), tuple(files)))
+        units.append(Unit(key, source.name, tuple(pieces), tuple(files), raw_bytes))
 
     def close() -> None:
         if group:
-            add(list(group), [_whole(file) for file in group])
+            add(list(group), [_whole(file) for file in group], sum(file.raw_bytes for file in group))
             group.clear()
 
     for file in plan.files:
@@ -217,8 +218,9 @@ def _units(plan: Plan) -> list[Unit]:
             close()
         if file.raw_bytes >= plan.unit_bytes // 4 or file.format == "huggingface":
             close()
-            for piece in _pieces(file, plan.unit_bytes):
-                add([file], [piece])
+            pieces = _pieces(file, plan.unit_bytes)
+            for piece in pieces:
+                add([file], [piece], file.raw_bytes // len(pieces))
             continue
         group.append(file)
         digest = hashlib.blake2b(file.relative.encode(), digest_size=8).digest()
@@ -226,6 +228,36 @@ def _units(plan: Plan) -> list[Unit]:
             close()
     close()
     return units
+
+
+def limited(plan: Plan, limit: int | None) -> Plan:
+    """The plan for the first `limit` documents of each source: one unit a source, since they are read in order."""
+    if limit is None:
+        return plan
+    by_source: dict[str, list[Unit]] = {}
+    for unit in plan.units:
+        by_source.setdefault(unit.source, []).append(unit)
+    units = []
+    for source, some in by_source.items():
+        pieces = tuple(piece for unit in some for piece in unit.pieces)
+        files = tuple(file for unit in some for file in unit.files)
+        key = task_key("limited", limit, [unit.key for unit in some])
+        units.append(Unit(key, source, pieces, files, min(limit * 5000, sum(unit.raw_bytes for unit in some))))
+    return replace(plan, units=units)
+
+
+def keep_columns(recipe: Recipe) -> tuple[str, ...]:
+    """Lifted columns that keep rules compare. ValueError when a source does not lift one of them."""
+    rules = [rule for stage in recipe.built for rule in getattr(stage.settings, "keep_rules", [])]
+    wanted = sorted({rule.removeprefix("highest:").strip() for rule in rules if rule.startswith("highest:")})
+    for source in recipe.sources:
+        missing = [column for column in wanted if column not in source.columns]
+        if missing:
+            raise ValueError(
+                f"keep: 'highest: {missing[0]}' needs that column in every source; "
+                f"give source {source.name} `columns: {{{missing[0]}: meta.{missing[0]}}}`"
+            )
+    return tuple(wanted)
 
 
 def _whole(file: InputFile) -> Piece:

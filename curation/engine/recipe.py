@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from curation.stages import Settings, Stage, stage_class, stage_names
 
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
 
 class Source(BaseModel):
     """One source of documents: which files, and which of a record's members mean what."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[^/@\s][^/@]*$")
+    name: str = Field(pattern=r"^[^/@\s\x00-\x1f][^/@\x00-\x1f]*$")
     path: str
     format: Literal["jsonl", "parquet", "huggingface"] | None = None  # None: from the file's suffix
     priority: int = 0  # order of sources, lowest first; then the recipe's order
@@ -38,13 +42,13 @@ class Output(BaseModel):
 
     format: Literal["parquet", "jsonl.zst"] = "parquet"
     split: dict[Literal["validation", "test"], float] = Field(default_factory=dict)  # shares held out, by keyed hash
-    file_bytes: int = Field(224 * 2**20, ge=2**20)  # compressed bytes a file is meant to reach: 128-512 MB suit readers
+    file_bytes: int = Field(default=224 * 2**20, ge=2**20)  # compressed bytes that a file is meant to reach
 
     @field_validator("split")
     @classmethod
     def _shares(cls, value: dict[str, float]) -> dict[str, float]:
         if any(share < 0 for share in value.values()) or sum(value.values()) > 1:
-            raise ValueError(f"output.split {value} must hold shares of at least 0 that sum to at most 1")
+            raise ValueError(f"shares must be at least 0 and sum to at most 1, not {value}")
         return value
 
 
@@ -57,7 +61,7 @@ class Recipe(BaseModel):
     seed: int = Field(42, ge=0, lt=2**64)
     sources: list[Source] = Field(min_length=1)
     stages: list[Any]
-    output: Output = Field(default_factory=Output)
+    output: Output = Output()
     max_bad_fraction: float = Field(0.001, ge=0, le=1)
     max_document_bytes: int = Field(2**25, ge=1024, le=2**31 - 2**20)
     deviations: list[str] = Field(default_factory=list)  # from what the recipe reproduces, shown after a run
@@ -79,7 +83,12 @@ class Recipe(BaseModel):
         """Everything that decides the output, as plain JSON: for run.json, task keys and the report."""
         plain = self.model_dump(mode="json", exclude={"stages"})
         plain["stages"] = [
-            {"name": stage.name, "stage": type(stage).__name__, "version": stage.version, **stage.settings.model_dump(mode="json")}
+            {
+                "name": stage.name,
+                "stage": type(stage).__name__,
+                "version": stage.version,
+                **stage.settings.model_dump(mode="json"),
+            }
             for stage in self.built
         ]
         return plain
@@ -87,8 +96,9 @@ class Recipe(BaseModel):
 
 def shipped_recipes() -> dict[str, str]:
     """The recipes that ship: name -> text of the file."""
-    files = resources.files("pipelines").iterdir()
-    return {file.name[:-5]: file.read_text() for file in sorted(files, key=lambda f: f.name) if file.name.endswith(".yaml")}
+    files = [file for file in resources.files("pipelines").iterdir() if file.name.endswith(".yaml")]
+    named = {file.name.removesuffix(".yaml"): file for file in files}
+    return {name: named[name].read_text(encoding="utf-8") for name in sorted(named)}
 
 
 def load_recipe(name_or_path: str, input_path: str | None = None, settings: dict[str, Any] | None = None) -> Recipe:
@@ -100,7 +110,10 @@ def load_recipe(name_or_path: str, input_path: str | None = None, settings: dict
     if name_or_path in shipped:
         text, where = shipped[name_or_path], f"{name_or_path}.yaml"
     elif Path(name_or_path).is_file():
-        text, where = Path(name_or_path).read_text(), name_or_path
+        try:
+            text, where = Path(name_or_path).read_text(encoding="utf-8"), name_or_path
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name_or_path}: the recipe cannot be read: {error}") from None
     else:
         near = _nearest(name_or_path, list(shipped))
         raise ValueError(f"no recipe {name_or_path!r}: neither a file nor one of {', '.join(shipped)}{near}")
@@ -112,31 +125,65 @@ def parse_recipe(text: str, where: str, input_path: str | None, settings: dict[s
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         plain = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not valid YAML: {error}") from None
     lines = _Lines(root, where)
     if not isinstance(plain, dict):
         raise ValueError(f"{where}: a recipe is a mapping with name, sources and stages")
+    _refuse_repeated_keys(root, where)
     _check_keys(plain, Recipe, (), lines)
-    for index, source in enumerate(_listed(plain, "sources", lines)):
-        _check_keys(source, Source, ("sources", index), lines)
-        if "{input}" in str(source.get("path", "")):
-            if input_path is None:
-                raise ValueError(f"{where}: the recipe reads {source['path']!r}: give --input")
-            source["path"] = source["path"].replace("{input}", input_path.rstrip("/") or "/")
-    _check_keys(plain.get("output") or {}, Output, ("output",), lines)
-    stage_entries = [_stage_entry(entry, index, lines) for index, entry in enumerate(_listed(plain, "stages", lines))]
-    _apply_settings(plain, stage_entries, settings)
-    plain["stages"] = [_build(*entry, lines) for entry in stage_entries]
-    names = [stage.name for stage in plain["stages"]]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{where}: two stages are called {name}; give one of them `as: ANOTHER_NAME`")
+    _check_sources(plain, input_path, lines)
     plain["output"] = plain.get("output") or {}
+    _check_keys(plain["output"], Output, ("output",), lines)
+    entries = [_stage_entry(entry, index, lines) for index, entry in enumerate(_listed(plain, "stages", lines))]
+    names = [entry.name for entry in entries]
+    for entry in entries:
+        if names.count(entry.name) > 1:
+            raise ValueError(
+                f"{lines.at(entry.path)}: two stages are called {entry.name}; give one of them `as: ANOTHER_NAME`"
+            )
+    _apply_settings(plain, entries, settings)
+    plain["stages"] = [_build(entry, lines, settings) for entry in entries]
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        raise ValueError(_explain(error, (), lines)) from None
+        raise ValueError(_explain(error, (), "", lines, settings)) from None
+
+
+def _check_sources(plain: dict[str, Any], input_path: str | None, lines: _Lines) -> None:
+    """Check the keys of every source, and fill {input} in."""
+    sources = _listed(plain, "sources", lines)
+    uses_input = False
+    for index, source in enumerate(sources):
+        _check_keys(source, Source, ("sources", index), lines)
+        path = source.get("path")
+        if isinstance(path, str) and "{input}" in path:
+            if input_path is None:
+                raise ValueError(f"{lines.where}: the recipe reads {path!r}: give --input")
+            source["path"] = path.replace("{input}", input_path.rstrip("/")) or "/"
+            uses_input = True
+    if input_path is not None and not uses_input:
+        raise ValueError(
+            f"{lines.where}: no source reads {{input}}, so that --input {input_path} has no meaning; leave it out"
+        )
+
+
+@dataclass
+class _StageEntry:
+    """One item of `stages`: which stage, under which name, with which settings; `path` leads to it in the YAML."""
+
+    path: tuple[Any, ...]
+    stage: str
+    name: str
+    given: dict[str, Any]
+
+    @property
+    def known(self) -> list[str]:
+        """The settings that the stage has."""
+        return list(stage_class(self.stage).settings_class.model_fields)
 
 
 class _Lines:
@@ -184,60 +231,83 @@ def _check_keys(mapping: Any, model: type[BaseModel], path: tuple[Any, ...], lin
             raise ValueError(f"{lines.at((*path, key))}: unknown key {key!r}{near}")
 
 
-def _stage_entry(entry: Any, index: int, lines: _Lines) -> tuple[int, str, str, dict[str, Any]]:
-    """(index, stage, name, settings) of one item of `stages`."""
+def _refuse_repeated_keys(node: yaml.Node | None, where: str) -> None:
+    """YAML readers keep the last of two equal keys without a word."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_repeated_keys(child, where)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ValueError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} is given twice")
+                seen.add(key.value)
+            _refuse_repeated_keys(value, where)
+
+
+def _stage_entry(entry: Any, index: int, lines: _Lines) -> _StageEntry:
+    """One item of `stages`, its keys checked."""
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, dict) or len(entry) != 1:
         raise ValueError(f"{lines.at(('stages', index))}: a stage is written `- NAME: {{settings}}`")
     ((stage, given),) = entry.items()
+    path = ("stages", index, stage)
     if stage not in stage_names():
         near = _nearest(str(stage), stage_names()) or f"; known stages: {', '.join(stage_names())}"
-        raise ValueError(f"{lines.at(('stages', index, stage))}: unknown stage {stage!r}{near}")
+        raise ValueError(f"{lines.at(path)}: unknown stage {stage!r}{near}")
+    if not isinstance(given, dict | None):
+        raise ValueError(f"{lines.at(path)}: the settings of {stage} are `key: value` pairs, not {given!r}")
     settings = dict(given or {})
     name = settings.pop("as", stage)
-    _check_keys(settings, stage_class(stage).settings_class, ("stages", index, stage), lines)
-    return index, stage, name, settings
+    if not isinstance(name, str) or not _STAGE_NAME.fullmatch(name):
+        raise ValueError(f"{lines.at((*path, 'as'))}: as: {name!r} is no name; use letters, digits, - and _")
+    _check_keys(settings, stage_class(stage).settings_class, path, lines)
+    return _StageEntry(path, stage, name, settings)
 
 
-def _apply_settings(plain: dict[str, Any], stages: list[tuple[int, str, str, dict[str, Any]]], settings: dict[str, Any]) -> None:
-    by_name = {name: (stage, given) for _, stage, name, given in stages}
-    top = {key for key in Recipe.model_fields if key not in ("name", "sources", "stages", "output")}
+def _apply_settings(plain: dict[str, Any], entries: list[_StageEntry], settings: dict[str, Any]) -> None:
+    """Put `settings` where they belong in the recipe."""
+    by_name = {entry.name: entry for entry in entries}
+    top = sorted(set(Recipe.model_fields) - {"name", "sources", "stages", "output"})
     for key, value in settings.items():
         head, _, rest = key.partition(".")
         if head in by_name and rest:
-            stage, given = by_name[head]
-            known = list(stage_class(stage).settings_class.model_fields)
-            if rest not in known:
-                near = _nearest(rest, known) or f"; known keys: {', '.join(known) or 'none'}"
+            entry = by_name[head]
+            if rest not in entry.known:
+                near = _nearest(rest, entry.known) or f"; known keys: {', '.join(entry.known) or 'none'}"
                 raise ValueError(f"--set {key}: {head} has no setting {rest!r}{near}")
-            given[rest] = value
-        elif head == "output" and rest.split(".")[0] in Output.model_fields:
-            target = plain.setdefault("output", {})
-            *parents, last = rest.split(".")
-            for parent in parents:
-                target = target.setdefault(parent, {})
-            target[last] = value
+            entry.given[rest] = value
+        elif head == "output" and rest in Output.model_fields:
+            plain["output"][rest] = value
+        elif head == "output" and rest in ("split.validation", "split.test"):
+            split = rest.removeprefix("split.")
+            plain["output"]["split"] = {**(plain["output"].get("split") or {}), split: value}
         elif key in top:
             plain[key] = value
         else:
-            choices = [f"{name}.{field}" for name, (stage, _) in by_name.items() for field in stage_class(stage).settings_class.model_fields]
-            near = _nearest(key, choices + sorted(top)) or f"; settings are STAGE.KEY with STAGE one of {', '.join(by_name)}"
+            choices = [f"{entry.name}.{field}" for entry in entries for field in entry.known]
+            choices += [f"output.{field}" for field in Output.model_fields]
+            near = _nearest(key, choices + top) or f"; settings are STAGE.KEY with STAGE one of {', '.join(by_name)}"
             raise ValueError(f"--set {key}: no such setting{near}")
 
 
-def _build(index: int, stage: str, name: str, given: dict[str, Any], lines: _Lines) -> Stage:
-    cls = stage_class(stage)
+def _build(entry: _StageEntry, lines: _Lines, settings: dict[str, Any]) -> Stage:
+    cls = stage_class(entry.stage)
     try:
-        settings: Settings = cls.settings_class.model_validate(given)
+        checked: Settings = cls.settings_class.model_validate(entry.given)
     except ValidationError as error:
-        raise ValueError(_explain(error, ("stages", index, stage), lines)) from None
-    return cls(name, settings)
+        raise ValueError(_explain(error, entry.path, entry.name, lines, settings)) from None
+    return cls(entry.name, checked)
 
 
-def _explain(error: ValidationError, path: tuple[Any, ...], lines: _Lines) -> str:
+def _explain(error: ValidationError, path: tuple[Any, ...], stage: str, lines: _Lines, settings: dict[str, Any]) -> str:
+    """The first mistake: where it is (a line of the recipe, or a setting given beside it), what it is, its value."""
     first = error.errors()[0]
-    location = (*path, *first["loc"])
-    field = ".".join(str(step) for step in location if step != "stages")
+    location = [step for step in first["loc"] if "[" not in str(step) and step not in ("str", "int", "float")]
+    field = ".".join(map(str, ([stage] if stage else []) + location))
+    given = next((key for key in settings if field == key or field.startswith(f"{key}.")), None)
+    where = f"--set {given}" if given else f"{lines.at((*path, *location))}: {field}" if field else lines.at(path)
     shown = f" (got {first['input']!r})" if first["type"] != "missing" and not isinstance(first["input"], dict) else ""
-    return f"{lines.at(location)}: {field}: {first['msg'].removeprefix('Value error, ')}{shown}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}"

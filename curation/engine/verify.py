@@ -18,8 +18,8 @@ import pyarrow as pa
 from curation.documents import DocumentBatch, utf8_buffers
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.decide import ComponentsTask, component_summary, gather, write_decisions
-from curation.engine.first_pass import _write_ipc, read_ipc
-from curation.engine.parts import Part, read_rows
+from curation.engine.first_pass import write_ipc, read_ipc
+from curation.engine.parts import Part, number_range, read_rows
 from curation.formats.records import Columns
 from curation.kernels.verification import greedy_cover, ngram_set
 from curation.stages.minhash import MinHashSettings
@@ -50,7 +50,7 @@ def gather_texts(task: GatherTask) -> dict[str, Any]:
     numbers, roots, places = file.read("number"), file.read("root"), file.read("place")
     wanted, found = [], []
     for part in task.parts:
-        start, stop = np.searchsorted(numbers, np.array([part.base, part.base + part.n_documents], np.uint64)).tolist()
+        start, stop = number_range(numbers, part)
         wanted.append((numbers[start:stop] - np.uint64(part.base)).astype(np.int64))
         found.append((start, _band_keys(part, task, wanted[-1])))
     batches: list[list[pa.RecordBatch]] = [[] for _ in range(task.n_partitions)]
@@ -68,7 +68,7 @@ def gather_texts(task: GatherTask) -> dict[str, Any]:
             batches[chosen].append(pa.record_batch(columns, schema=_SCHEMA))
     joined = [pa.Table.from_batches(some, _SCHEMA).combine_chunks().to_batches() for some in batches]
     empty = pa.RecordBatch.from_pylist([], _SCHEMA)
-    _write_ipc(task.output, _SCHEMA, [some[0] if some else empty for some in joined])
+    write_ipc(task.output, _SCHEMA, [some[0] if some else empty for some in joined])
     return {"outputs": [task.output]}
 
 

@@ -1,0 +1,172 @@
+"""The record of what goes: removed/ and duplicates/, partitioned by a hash of the id that a person looks up.
+
+A task of the second pass leaves one file with a batch for each partition; an index task joins the batches of a partition, sorted
+by that id, so that a reader's row-group statistics find one row in a large table.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from curation import storage
+from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
+from curation.engine.first_pass import read_ipc, write_ipc
+from curation.stages import GlobalStage, MapStage, Stage
+
+if TYPE_CHECKING:
+    from curation.engine.second_pass import DecidedPart
+
+REMOVED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("subset", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("duplicate_of", pa.string()),
+        ("similarity", pa.float32()),
+        ("detail", pa.string()),
+        ("text_bytes", pa.uint64()),
+    ]
+)
+DUPLICATES_SCHEMA = pa.schema([("duplicate_of", pa.string()), ("id", pa.string()), ("stage", pa.string())])
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """Where a rank lies: for each file number its source and relative path; enough to name any document without an id column."""
+
+    sources: tuple[str, ...]
+    relatives: tuple[str, ...]
+
+    def document_ids(self, ranks: np.ndarray) -> list[str]:
+        """The ids of the documents with these ranks (uint64)."""
+        files = (ranks >> np.uint64(POSITION_BITS)).tolist()
+        positions = (ranks & np.uint64(MAXIMUM_POSITION - 1)).tolist()
+        return [document_id(self.sources[f], self.relatives[f], p) for f, p in zip(files, positions, strict=True)]
+
+
+class RemovalLog:
+    """Gathers the rows of one second-pass task."""
+
+    def __init__(self, stages: list[Stage], files: str) -> None:
+        self.stages = stages
+        self._files_path = files
+        self._files: FileTable | None = None
+        self._removed: list[pa.Table] = []
+        self._duplicates: list[pa.Table] = []
+
+    def add(self, part: DecidedPart, rows: np.ndarray, subset: pa.Array | None) -> None:
+        """Log those of `rows` (int64) of the part that go; `subset` has an entry a row, or is None when the source has none."""
+        at = np.flatnonzero(~part.kept[rows])
+        if not len(at):
+            return
+        gone = rows[at]
+        stages = part.removed_by[gone]
+        names = np.array([stage.name for stage in self.stages], object)
+        reasons = np.array([stage.reason for stage in self.stages], object)
+        table = pa.table(
+            [
+                pa.array(part.ids(gone), pa.string()),
+                pa.array(part.source_names(gone), pa.string()),
+                subset.take(pa.array(at)) if subset is not None else pa.nulls(len(gone), pa.string()),
+                pa.array(names[stages], pa.string()),
+                pa.array(reasons[stages], pa.string()),
+                pa.array(self._duplicates_of(part, gone, stages), pa.string()),
+                pa.array(part.similarity[gone], pa.float32(), from_pandas=True),
+                pa.array(self._details(part, gone, stages), pa.string()),
+                pa.array(part.text_bytes[gone], pa.uint64()),
+            ],
+            schema=REMOVED_SCHEMA,
+        )
+        self._removed.append(table)
+        duplicated = table.filter(pc.is_valid(table["duplicate_of"]))
+        self._duplicates.append(duplicated.select(DUPLICATES_SCHEMA.names))
+
+    def _duplicates_of(self, part: DecidedPart, gone: np.ndarray, stages: np.ndarray) -> list[str | None]:
+        of_global = np.array([isinstance(stage, GlobalStage) for stage in self.stages])[stages]
+        named: list[str | None] = [None] * len(gone)
+        where = np.flatnonzero(of_global)
+        if not len(where):
+            return named
+        if part.duplicate_ids:
+            for index in where.tolist():
+                named[index] = part.duplicate_ids[int(gone[index])]
+            return named
+        if self._files is None:
+            self._files = pickle.loads(storage.read_bytes(self._files_path))
+        ids = self._files.document_ids(part.kept_rank[gone[where]])
+        for index, value in zip(where.tolist(), ids, strict=True):
+            named[index] = value
+        return named
+
+    def _details(self, part: DecidedPart, gone: np.ndarray, stages: np.ndarray) -> list[str | None]:
+        details: list[str | None] = [None] * len(gone)
+        for index in np.unique(stages).tolist():
+            stage = self.stages[index]
+            if not isinstance(stage, MapStage) or f"measure.{stage.name}" not in part.arrays:
+                continue
+            measure = part.arrays.read(f"measure.{stage.name}")
+            for row in np.flatnonzero(stages == index).tolist():
+                details[row] = f"{measure[gone[row]]:g} {stage.unit}"
+        return details
+
+    def close(self, output: str, n_partitions: int) -> dict[str, str]:
+        """Write both tables, one batch a partition; the paths of those that have rows."""
+        paths = {}
+        for name, tables, schema, key in (
+            ("removed", self._removed, REMOVED_SCHEMA, "id"),
+            ("duplicates", self._duplicates, DUPLICATES_SCHEMA, "duplicate_of"),
+        ):
+            table = pa.concat_tables(tables) if tables else schema.empty_table()
+            if table.num_rows:
+                paths[name] = f"{output}-{name}.arrow"
+                _write_partitions(paths[name], table, key, n_partitions)
+        return paths
+
+
+def _write_partitions(path: str, table: pa.Table, key: str, n_partitions: int) -> None:
+    partition = id_partitions(table[key].to_pylist(), n_partitions)
+    order = np.argsort(partition, kind="stable")
+    bounds = np.searchsorted(partition[order], np.arange(n_partitions + 1)).tolist()
+    table = table.take(pa.array(order)).combine_chunks()
+    empty = pa.RecordBatch.from_pylist([], table.schema)
+    batches = []
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        mine = table.slice(start, stop - start).to_batches()
+        batches.append(mine[0] if mine else empty)
+    write_ipc(path, table.schema, batches)
+
+
+def id_partitions(ids: list[str], n_partitions: int) -> np.ndarray:
+    """The partition of removed/ and duplicates/ in which an id is looked up: XXH3-64 of its UTF-8 bytes modulo their number."""
+    return np.array([xxhash.xxh3_64_intdigest(value.encode()) % n_partitions for value in ids], np.int64)
+
+
+@dataclass(frozen=True)
+class IndexTask:
+    """One partition of removed/ or duplicates/."""
+
+    partition: int
+    segments: tuple[str, ...]
+    schema: pa.Schema
+    output: str
+
+
+def index_partition(task: IndexTask) -> dict[str, Any]:
+    """Merge a partition's segments, sorted by the id that it is looked up by; a file even when there is no row."""
+    batches = [read_ipc(path).get_batch(task.partition) for path in task.segments]
+    table = pa.Table.from_batches(batches, task.schema)
+    order = ["id", "stage"] if task.schema.names[0] == "id" else ["duplicate_of", "id", "stage"]
+    table = table.sort_by([(name, "ascending") for name in order])
+    with storage.commit(task.output) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=65_536)
+    return {"outputs": [task.output], "rows": table.num_rows}

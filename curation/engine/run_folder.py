@@ -1,0 +1,180 @@
+"""The folder that a run leaves: what stands in it, whether an earlier run may be continued in it, and how results appear.
+
+Results are built under DIR/.staging and moved into place at the end, so that a tool that opens the folder meets a consistent set;
+run.json says what the run was, what it read, and which files it consists of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from curation import storage
+from curation.engine.ledger import task_key
+from curation.engine.plan import Plan
+
+FORMAT_VERSION = 1
+RESULT_FOLDERS = ("documents", "removed", "duplicates", "quarantine")
+# Libraries whose version can change a decision or a byte of the output.
+_DECIDING = ("ftfy", "numpy", "pyarrow", "xxhash", "orjson", "zstandard", "datasketch", "numba", "datasets", "ray")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """DIR and its work folder."""
+
+    output: str
+    work: str
+
+    @classmethod
+    def at(cls, output: str, work: str | None) -> RunFolder:
+        """`work` None: DIR/work, or a folder on local disk when DIR is in an object store."""
+        if work is None and storage.is_remote(output):
+            work = os.path.join(tempfile.gettempdir(), f"curate-work-{task_key(output)[:16]}")
+        return cls(output, work or storage.join(output, "work"))
+
+    @property
+    def staging(self) -> str:
+        """Where results are built."""
+        return storage.join(self.output, ".staging")
+
+    @property
+    def ledger(self) -> str:
+        """The ledger: on local disk, beside the intermediates where these are local."""
+        if storage.is_remote(self.work):
+            return os.path.join(tempfile.gettempdir(), f"curate-work-{task_key(self.output)[:16]}", "ledger.jsonl")
+        return storage.join(self.work, "ledger.jsonl")
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """DIR/name as JSON; None when it is not there."""
+        path = storage.join(self.output, name)
+        if not storage.exists(path):
+            return None
+        return json.loads(storage.read_bytes(path))
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Commit `content` as DIR/name."""
+        data = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        storage.write_bytes(storage.join(self.output, name), data + b"\n")
+
+    def empty(self) -> None:
+        """Forget an earlier run (`--fresh`)."""
+        storage.delete_tree(self.work)
+        storage.delete_tree(self.staging)
+        if os.path.exists(self.ledger):
+            os.unlink(self.ledger)
+        for name in RESULT_FOLDERS:
+            storage.delete_tree(storage.join(self.output, name))
+        for name in ("run.json", "report.json"):
+            if storage.exists(storage.join(self.output, name)):
+                storage.delete(storage.join(self.output, name))
+
+
+def check_places(input_path: str | None, folder: RunFolder) -> None:
+    """Refuse an output inside the input and the other way round: a later run would read its own results."""
+    if input_path is None:
+        return
+    for name, place in (("output", folder.output), ("work folder", folder.work)):
+        if _inside(place, storage.fixed_part(input_path)) or _inside(storage.fixed_part(input_path), place):
+            raise ValueError(
+                f"the {name} {place} and the input {input_path} lie inside one another; give an output elsewhere"
+            )
+
+
+def _inside(path: str, folder: str) -> bool:
+    if storage.is_remote(path) != storage.is_remote(folder):
+        return False
+    if not storage.is_remote(path):
+        path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def check_same_run(earlier: dict[str, Any] | None, folder: RunFolder, plan: Plan, limit: int | None) -> None:
+    """Refuse to mix two runs in one folder. Raises ValueError that offers `--fresh` or another folder."""
+    if earlier is None:
+        foreign = [name for name in RESULT_FOLDERS if storage.exists(storage.join(folder.output, name))]
+        if foreign:
+            raise ValueError(f"{folder.output} holds {foreign[0]}/ but no run.json, so no run made it; give another folder")
+        return
+    remedy = "give another output folder, or --fresh to replace it"
+    if earlier["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{folder.output} was written in format version {earlier['format_version']}, this is version {FORMAT_VERSION}; "
+            "use a newer release of the toolkit"
+        )
+    if earlier["recipe"]["name"] != plan.recipe.name:
+        raise ValueError(f"{folder.output} holds a run of {earlier['recipe']['name']}, not of {plan.recipe.name}; {remedy}")
+    if sorted(earlier["sources"]) != sorted(plan.sources):
+        raise ValueError(
+            f"{folder.output} holds a run over the sources {', '.join(sorted(earlier['sources']))}, "
+            f"not {', '.join(sorted(plan.sources))}; {remedy}"
+        )
+    if earlier.get("limit") != limit:
+        asked = "no --limit" if limit is None else f"--limit {limit}"
+        raise ValueError(f"{folder.output} holds a run with limit {earlier.get('limit')}, not {asked}; {remedy}")
+    before = {tuple(entry[:2]) for entry in earlier["input"]["files"]}
+    if before and not any((file.source, file.relative) in before for file in plan.files):
+        raise ValueError(f"{folder.output} holds a run over other files: none of today's input is among them; {remedy}")
+
+
+def describe_run(plan: Plan, input_path: str | None, limit: int | None, key: str) -> dict[str, Any]:
+    """The part of run.json that is known before anything runs."""
+    files = [[f.source, f.relative, f.info.size, f.info.etag, f.info.mtime_ns] for f in plan.files]
+    return {
+        "format_version": FORMAT_VERSION,
+        "status": "running",
+        "key": key,
+        "recipe": plan.recipe.resolved(),
+        "sources": list(plan.sources),
+        "limit": limit,
+        "input": {"path": input_path, "files": files},
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What decides results besides recipe and input: the package, its format, Python's Unicode tables, libraries."""
+    found = {"format": str(FORMAT_VERSION), "python": platform.python_version(), "unicode": unicodedata.unidata_version}
+    for name in ("moxin-curation", *_DECIDING):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def publish(folder: RunFolder, moves: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Replace the result folders by staged files: (staged path, path in DIR). Returns path and bytes of each file."""
+    for name in RESULT_FOLDERS:
+        storage.delete_tree(storage.join(folder.output, name))
+    listed = []
+    for staged, relative in moves:
+        final = storage.join(folder.output, relative)
+        storage.move(staged, final)
+        listed.append({"path": relative, "bytes": storage.file_size(final)})
+    storage.delete_tree(folder.staging)
+    return listed
+
+
+def clean(output: str, work: str | None = None) -> dict[str, int]:
+    """Drop the work folder of a run; {"files", "bytes"} that were freed. ValueError when `output` holds no run."""
+    folder = RunFolder.at(output, work)
+    if folder.read("run.json") is None:
+        raise ValueError(f"{output} holds no run (no run.json)")
+    freed = {"files": 0, "bytes": 0}
+    for place in (folder.work, folder.staging):
+        for info in storage.list_files(place) if storage.exists(place) else []:
+            freed["files"] += 1
+            freed["bytes"] += info.size
+        storage.delete_tree(place)
+    if os.path.exists(folder.ledger):
+        os.unlink(folder.ledger)
+    return freed

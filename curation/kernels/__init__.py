@@ -1,0 +1,135 @@
+"""Numba functions over NumPy arrays: no input or output, no Ray, no Arrow. This module itself does not import Numba.
+
+Numba keeps compiled code on disk, but notices a change only in the file of the function itself, not in the files of what it
+calls: results would go stale. So the directory is named by a hash of all files here, and a change of any of them starts a new one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile `function` with Numba at its first call, without the interpreter lock, and keep the result on disk.
+
+    Only our own functions are cached there: Numba's setting is put back afterwards, so a user's own kernels are left alone.
+    """
+    from numba import config, njit
+
+    directory = cache_directory()
+    if directory is None:
+        return njit(nogil=True)(function)
+    before = config.CACHE_DIR
+    config.CACHE_DIR = directory
+    try:
+        return njit(nogil=True, cache=True)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+@functools.cache
+def cache_directory() -> str | None:
+    """The directory of compiled kernels, created if need be: the user's cache, else a private temporary directory, else None.
+
+    `NUMBA_CACHE_DIR`, where the user has set it, comes first.
+    """
+    from numba import config
+
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    bases = [os.path.join(user_cache, "moxin-curation"), os.path.join(tempfile.gettempdir(), f"moxin-curation-{os.getuid()}")]
+    if config.CACHE_DIR:
+        bases.insert(0, os.path.join(config.CACHE_DIR, "moxin-curation"))
+    name = f"kernels-{_fingerprint()}"
+    return next((directory for base in bases if (directory := _private_directory(base, name)) is not None), None)
+
+
+def _private_directory(base: str, name: str) -> str | None:
+    """`base`/`name` if it can be made, belongs to this user and can be written. Whoever writes there can run code as us."""
+    directory = os.path.join(base, name)
+    try:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        if os.stat(base).st_uid != os.getuid():
+            return None
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError:
+        return None
+
+
+def _fingerprint() -> str:
+    """A hash of every file of this package and of the versions that compile it."""
+    digest = hashlib.blake2b(digest_size=12)
+    versions = [sys.version, version("numba"), version("llvmlite"), version("numpy")]
+    digest.update(repr(versions).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _marker() -> str | None:
+    """The file that says that everything was compiled for this processor."""
+    from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
+
+    directory = cache_directory()
+    if directory is None:
+        return None
+    host = f"{get_host_cpu_name()} {get_host_cpu_features().flatten()}"
+    return os.path.join(directory, f"compiled-{hashlib.blake2b(host.encode(), digest_size=8).hexdigest()}")
+
+
+def is_compiled() -> bool:
+    """Whether `compile_all` would only load what an earlier run left; otherwise it takes about half a minute of one core."""
+    marker = _marker()
+    return marker is not None and os.path.exists(marker)
+
+
+def compile_all() -> None:
+    """Compile every kernel, or load it: once, before worker processes start, so that they do not all do it."""
+    import numpy as np
+
+    from curation.kernels.components import Components, star_edges, star_edges_128
+    from curation.kernels.minhash import SCHEMES, band_hashes, permutations, sign
+    from curation.kernels.text import clean
+    from curation.kernels.verification import greedy_cover, ngram_set
+
+    text = "A sentence, to compile with. Предложение.".encode()
+    data, offsets, _ = clean(np.frombuffer(text, np.uint8), np.array([0, len(text)], np.int64))
+    keys = np.zeros((1, 1), np.uint64)
+    for scheme in SCHEMES:
+        signatures, _ = sign(data, offsets, unit="character", ngram=5, permutations=permutations(16, 1, scheme, used=16))
+        keys = band_hashes(signatures, 2, 8)
+    sets, set_offsets = ngram_set(data, offsets, "character", 5)
+    greedy_cover(np.zeros(1, np.int64), keys, sets, set_offsets, 0.8, 10)
+    numbers = np.array([3, 1], np.uint64)
+    low, high = star_edges(np.zeros(2, np.uint64), numbers)
+    star_edges_128(np.zeros(2, np.uint64), np.zeros(2, np.uint64), numbers)
+    components = Components()
+    components.add(low, high)
+    components.result()
+    marker = _marker()
+    if marker is not None:
+        Path(marker).touch()
+
+
+def read_only(array: Any, dtype: Any) -> Any:
+    """A contiguous view (a copy only if needed) that cannot be written.
+
+    Numba compiles anew for each combination of writable and read-only arguments: all inputs are made read-only instead.
+    """
+    import numpy as np
+
+    view = np.ascontiguousarray(array, dtype).view()
+    view.flags.writeable = False
+    return view

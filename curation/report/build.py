@@ -1,0 +1,229 @@
+"""report.json: every number of a run, from what its tasks counted."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import Any
+
+from curation.engine.plan import Plan
+from curation.stages import GlobalStage, Stage
+from curation.stages.minhash import MinHash
+
+_LARGE_COMPONENT_SHARE = 0.001
+_LARGE_COMPONENT_DOCUMENTS = 100
+_LARGE_LOSS_SHARE = 0.9
+_EXAMPLES = 5
+
+
+def build_report(
+    *,
+    plan: Plan,
+    units: list[dict[str, Any]],
+    decided: list[tuple[Stage, dict[str, Any]]],
+    written: list[dict[str, Any]],
+    excerpts: dict[str, Any],
+    input_path: str | None,
+    output: str,
+    outputs: list[dict[str, Any]],
+    warnings: list[str],
+    tasks: dict[str, int],
+    seconds: dict[str, float],
+    total_seconds: float,
+    peak_memory: dict[str, int],
+    workers: int,
+    format_version: int,
+) -> dict[str, Any]:
+    """Join the counts of all tasks; the keys are listed in the documentation of report.json."""
+    parts = [part for unit in units for part in unit["parts"]]
+    sources = _sources(plan, parts, written)
+    stages = _stages(plan.recipe.built, sources, written)
+    for stage, result in decided:
+        stages[stage.name] |= _global_details(stage, result, excerpts)
+    for entry in sources.values():
+        del entry["removed_by_stage"]
+    totals = {key: sum(entry[key] for entry in sources.values()) for key in next(iter(sources.values()), _EMPTY_SOURCE)}
+    raw_bytes = sum(part["raw_bytes"] for part in parts)
+    return {
+        "format_version": format_version,
+        "name": plan.recipe.name,
+        "input": input_path,
+        "output": output,
+        "status": "complete",
+        "already_complete": False,
+        "limit_documents_per_source": None,
+        "documents": {
+            "in": totals["documents_in"],
+            "kept": totals["kept_documents"],
+            "removed": totals["removed_documents"],
+            "quarantined": totals["quarantined_records"],
+        },
+        "bytes": {"in": totals["bytes_in"], "kept": totals["kept_bytes"], "removed": totals["removed_bytes"]},
+        "stages": stages,
+        "sources": sources,
+        "splits": _splits(written),
+        "quarantine": _quarantine(parts),
+        "unmatched": plan.unmatched,
+        "tasks": tasks,
+        "workers": workers,
+        "peak_memory_bytes": max(peak_memory.values()),
+        "peak_memory": peak_memory,
+        "warnings": [*warnings, *_warnings(plan, stages, sources, totals)],
+        "deviations": list(plan.recipe.deviations),
+        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "total_seconds": round(total_seconds, 3),
+        "raw_bytes": raw_bytes,
+        "mb_per_second": round(raw_bytes / 1e6 / total_seconds, 2) if total_seconds else 0.0,
+        "text_reads": 2,
+        "text_writes": 1,
+        "output_files": len(outputs),
+        "output_bytes": sum(entry["bytes"] for entry in outputs),
+        "commands": {
+            "resume": resume_command(plan, input_path, output),
+            "open": f"python -c \"import pyarrow.dataset as d; print(d.dataset('{output}/documents/train').head(5))\"",
+        },
+    }
+
+
+_EMPTY_SOURCE = {
+    "documents_in": 0,
+    "bytes_in": 0,
+    "kept_documents": 0,
+    "kept_bytes": 0,
+    "removed_documents": 0,
+    "removed_bytes": 0,
+    "quarantined_records": 0,
+}
+
+
+def resume_command(plan: Plan, input_path: str | None, output: str) -> str:
+    """The command that goes on with the run, or says that it is done."""
+    given = f" --input {shlex.quote(input_path)}" if input_path else ""
+    return f"curate run {plan.recipe.name}{given} --output {shlex.quote(output)}"
+
+
+def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each source documents and bytes in, kept and removed; `removed_by_stage` is for the stages' table."""
+    names = list(plan.sources)
+    names += sorted({name for part in parts for name in part["by_source"]} - set(names))
+    sources: dict[str, dict[str, Any]] = {name: {**_EMPTY_SOURCE, "removed_by_stage": {}} for name in names}
+    for part in parts:
+        for name, counts in part["by_source"].items():
+            sources[name]["documents_in"] += counts["documents"]
+            sources[name]["bytes_in"] += counts["bytes"]
+        for name, bad in part["bad_by_source"].items():
+            sources[name]["documents_in"] += bad
+            sources[name]["quarantined_records"] += bad
+    for result in written:
+        for name, (documents, n_bytes) in result["kept"].items():
+            sources[name]["kept_documents"] += documents
+            sources[name]["kept_bytes"] += n_bytes
+        for key, (documents, n_bytes) in result["removed_by"].items():
+            stage, name = key.split("\t")
+            sources[name]["removed_documents"] += documents
+            sources[name]["removed_bytes"] += n_bytes
+            entry = sources[name]["removed_by_stage"].setdefault(stage, [0, 0])
+            entry[0] += documents
+            entry[1] += n_bytes
+    return {name: entry for name, entry in sources.items() if entry["documents_in"] or name in plan.sources}
+
+
+def _stages(
+    stages: list[Stage], sources: dict[str, dict[str, Any]], written: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What each stage was given and what it removed, by source; what was quarantined reaches no stage."""
+    table: dict[str, dict[str, Any]] = {}
+    left = {
+        name: [entry["documents_in"] - entry["quarantined_records"], entry["bytes_in"]] for name, entry in sources.items()
+    }
+    for stage in stages:
+        by_source = {}
+        for name, entry in sources.items():
+            documents, n_bytes = entry["removed_by_stage"].get(stage.name, (0, 0))
+            by_source[name] = {
+                "documents_in": left[name][0],
+                "bytes_in": left[name][1],
+                "removed_documents": documents,
+                "removed_bytes": n_bytes,
+            }
+            left[name] = [left[name][0] - documents, left[name][1] - n_bytes]
+        keys = ("documents_in", "bytes_in", "removed_documents", "removed_bytes")
+        table[stage.name] = {key: sum(entry[key] for entry in by_source.values()) for key in keys}
+        table[stage.name]["by_source"] = by_source
+    return table
+
+
+def _global_details(stage: Stage, result: dict[str, Any], excerpts: dict[str, Any]) -> dict[str, Any]:
+    """What a deduplication stage reports besides counts."""
+    assert isinstance(stage, GlobalStage)
+    largest = [
+        {
+            "documents": one["documents"],
+            "first_lines": [excerpts[str(number)] for number in one["numbers"] if str(number) in excerpts],
+        }
+        for one in result["largest_components"]
+    ]
+    details = {
+        "component_sizes": result["component_sizes"],
+        "largest_components": largest,
+        "matrix": result["matrix"],
+    }
+    if isinstance(stage, MinHash):
+        details["verify"] = stage.settings.verify
+        if stage.settings.action == "annotate":
+            details["annotated_documents"] = sum(documents for documents, _ in result["removed"].values())
+    if "past_limit" in result:
+        details["past_limit"] = result["past_limit"]
+        details["candidate_component_sizes"] = result["candidates"]
+    return details
+
+
+def _splits(written: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    splits: dict[str, Counter[str]] = {}
+    for result in written:
+        for name, (documents, n_bytes) in result["splits"].items():
+            splits.setdefault(name, Counter()).update(documents=documents, bytes=n_bytes)
+    return {name: dict(counter) for name, counter in splits.items()}
+
+
+def _quarantine(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    by_source: Counter[str] = Counter()
+    by_reason: Counter[str] = Counter()
+    for part in parts:
+        by_source.update(part["bad_by_source"])
+        by_reason.update(part["bad_by_reason"])
+    return {
+        "records": sum(part["bad_records"] for part in parts),
+        "lost_bytes": sum(part["lost_bytes"] for part in parts),
+        "by_source": dict(by_source),
+        "by_reason": dict(sorted(by_reason.items())),
+        "first": [line for part in parts for line in part["first_bad"]][:_EXAMPLES],
+    }
+
+
+def _warnings(
+    plan: Plan, stages: dict[str, dict[str, Any]], sources: dict[str, dict[str, Any]], totals: dict[str, int]
+) -> list[str]:
+    """What a person should look into before using the result."""
+    found = []
+    for name, stage in stages.items():
+        sizes = [int(size) for size in stage.get("component_sizes", {})]
+        limit = max(_LARGE_COMPONENT_DOCUMENTS, _LARGE_COMPONENT_SHARE * totals["documents_in"])
+        if sizes and max(sizes) > limit:
+            found.append(
+                f"{name}: a component of {max(sizes):,} documents; chains of near-duplicates can join unlike texts: "
+                "look at it, or use `verify: exact`"
+            )
+        if stage.get("past_limit"):
+            found.append(f"{name}: {stage['past_limit']:,} documents kept without comparing them with all candidates")
+    for name, entry in sources.items():
+        good = entry["documents_in"] - entry["quarantined_records"]
+        if good and entry["removed_documents"] > _LARGE_LOSS_SHARE * good:
+            found.append(f"source {name} loses {entry['removed_documents'] / good:.1%} of its documents")
+        if not entry["documents_in"]:
+            found.append(f"source {name} has no documents")
+    if totals["quarantined_records"]:
+        found.append(f"{totals['quarantined_records']:,} records could not be read; they are in quarantine/")
+    if plan.unmatched:
+        found.append(f"{len(plan.unmatched):,} files of the input match no source, the first: {plan.unmatched[0]}")
+    return found

@@ -1,0 +1,363 @@
+"""Files, local or in an object store, behind one set of functions.
+
+Local paths go straight to the operating system; `s3://`, `gs://` and other URLs go through fsspec. Writes are atomic: a file is
+built under a temporary name and renamed, or built on local disk and put as one object, so a failure never publishes anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # what to install for a scheme
+_STREAM_BLOCK_BYTES = 8 * 2**20  # one request of a sequential read
+_GLOB_CHARACTERS = "*?["
+_TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{32}\.tmp$")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as a listing shows it: `etag` is "" locally, `mtime_ns` is 0 where the store's etag says more."""
+
+    path: str
+    size: int
+    etag: str = ""
+    mtime_ns: int = 0
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URL of an object store (or of memory), not a local path."""
+    scheme, separator, _ = path.partition("://")
+    return bool(separator) and scheme != "file" and scheme.isalnum()
+
+
+def join(directory: str, *names: str) -> str:
+    """`directory`/`names`, with '/' between them.
+
+    >>> join("out/", "work", "a.arrays"), join("/", "a"), join("s3://bucket", "a")
+    ('out/work/a.arrays', '/a', 's3://bucket/a')
+    """
+    return "/".join([directory.rstrip("/"), *names])
+
+
+def _local(path: str) -> str:
+    return path.removeprefix("file://")
+
+
+def _filesystem(path: str) -> Any:
+    """The fsspec file system of a URL; instances are shared, and listings never cached."""
+    import fsspec
+
+    scheme = path.partition("://")[0]
+    options = {} if scheme == "memory" else {"use_listings_cache": False}
+    try:
+        return fsspec.filesystem(scheme, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        remedy = f"run: pip install -e '.[{extra}]'" if extra else f"install its package ({error})"
+        raise ValueError(f"{path}: reading {scheme}:// needs a package that is not installed; {remedy}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {scheme}:// is no kind of path that can be read; use a local path, s3:// or gs://") from error
+
+
+def _url(scheme: str, name: str) -> str:
+    return f"{scheme}://{name.lstrip('/')}"
+
+
+def fixed_part(pattern: str) -> str:
+    """The leading directory of `pattern` that holds no glob character; a plain path is itself.
+
+    >>> fixed_part("data/c4/*.jsonl"), fixed_part("s3://bucket/a/**/b?.gz"), fixed_part("data/wiki.jsonl"), fixed_part("*.gz")
+    ('data/c4', 's3://bucket/a', 'data/wiki.jsonl', '.')
+    """
+    if not is_pattern(pattern):
+        return pattern.rstrip("/") or pattern
+    steps = pattern.split("/")
+    plain = next(index for index, step in enumerate(steps) if is_pattern(step))
+    return "/".join(steps[:plain]) or ("/" if pattern.startswith("/") else ".")
+
+
+def is_pattern(path: str) -> bool:
+    """Whether `path` holds a glob character: `*`, `?` or `[`. A local file that is there under this very name is no pattern."""
+    return any(character in path for character in _GLOB_CHARACTERS) and (is_remote(path) or not os.path.exists(_local(path)))
+
+
+def relative(path: str, base: str) -> str:
+    """`path` below the directory `base`, with '/' between its steps.
+
+    >>> relative("data/c4/a/b.jsonl", "data/c4"), relative("./b.jsonl", "."), relative("s3://bucket/a/b", "s3://bucket")
+    ('a/b.jsonl', 'b.jsonl', 'a/b')
+    """
+    if is_remote(path):
+        return path.removeprefix(base.rstrip("/")).lstrip("/")
+    return os.path.relpath(_local(path), _local(base)).replace(os.sep, "/")
+
+
+def list_files(path: str) -> list[FileInfo]:
+    """The files that `path` means, sorted by path: a file, all files below a directory, or those that match a pattern.
+
+    `**` matches any number of directories. Names that start with a dot are left out (directories too). A missing path: [].
+    """
+    found = _list_remote(path) if is_remote(path) else _list_local(_local(path))
+    return sorted(found, key=lambda info: info.path)
+
+
+def _list_local(path: str) -> list[FileInfo]:
+    if not is_pattern(path):
+        if os.path.isdir(path):
+            return list(_walk(path))
+        return [_local_info(path)] if os.path.isfile(path) else []
+    found: dict[str, FileInfo] = {}
+    for match in glob.glob(path, recursive=True):
+        if os.path.isfile(match):
+            found[match] = _local_info(match)
+        elif not path.rstrip("/").endswith("**"):
+            found.update((info.path, info) for info in _walk(match))
+    return list(found.values())
+
+
+def _walk(directory: str) -> Iterator[FileInfo]:
+    for parent, directories, names in os.walk(directory, followlinks=True):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                whole = os.path.join(parent, name)
+                if os.path.isfile(whole):
+                    yield _local_info(whole)
+
+
+def _local_info(path: str) -> FileInfo:
+    status = os.stat(path)
+    return FileInfo(path, status.st_size, "", status.st_mtime_ns)
+
+
+def _list_remote(path: str) -> list[FileInfo]:
+    files, scheme = _filesystem(path), path.partition("://")[0]
+    base = fixed_part(path)
+    try:
+        entries = files.find(base, detail=True)
+    except FileNotFoundError:
+        return []
+    infos = [_remote_info(_url(scheme, name), entry) for name, entry in entries.items() if entry["type"] == "file"]
+    infos = [info for info in infos if not any(step.startswith(".") for step in relative(info.path, base).split("/"))]
+    if not is_pattern(path):
+        inside = base + "/"
+        return [info for info in infos if info.path == base or info.path.startswith(inside)]
+    expression = re.compile(_expression(path[len(base) :].lstrip("/")))
+    return [info for info in infos if expression.fullmatch(relative(info.path, base))]
+
+
+def _expression(pattern: str) -> str:
+    """A glob pattern as a regular expression; what lies below a matching directory matches too."""
+    out, i = "", 0
+    while i < len(pattern):
+        if pattern.startswith("**/", i):
+            out, i = out + "(?:.*/)?", i + 3
+        elif pattern.startswith("**", i):
+            out, i = out + ".*", i + 2
+        elif pattern[i] == "*":
+            out, i = out + "[^/]*", i + 1
+        elif pattern[i] == "?":
+            out, i = out + "[^/]", i + 1
+        elif pattern[i] == "[" and "]" in pattern[i + 2 :]:
+            end = pattern.index("]", i + 2)
+            inside = pattern[i + 1 : end].replace("\\", "\\\\")
+            out, i = out + "[" + ("^" + inside[1:] if inside[0] == "!" else inside) + "]", end + 1
+        else:
+            out, i = out + re.escape(pattern[i]), i + 1
+    return out + "(?:/.*)?"
+
+
+def _remote_info(path: str, entry: dict[str, Any]) -> FileInfo:
+    etag = str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or "").strip('"')
+    modified = entry.get("LastModified") or entry.get("mtime") or entry.get("created")
+    stamp = int(modified.timestamp() * 1e9) if isinstance(modified, datetime) and not etag else 0
+    return FileInfo(path, int(entry["size"] or 0), etag, stamp)
+
+
+def file_info(path: str) -> FileInfo:
+    """Size and identity of one file. Raises FileNotFoundError."""
+    if not is_remote(path):
+        return _local_info(_local(path))
+    return _remote_info(path, _filesystem(path).info(path))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or directory at `path`."""
+    return bool(_filesystem(path).exists(path)) if is_remote(path) else os.path.exists(_local(path))
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file."""
+    return file_info(path).size
+
+
+def read_bytes(path: str) -> bytes:
+    """A whole file."""
+    if is_remote(path):
+        return bytes(_filesystem(path).cat_file(path))
+    with open(_local(path), "rb") as file:
+        return file.read()
+
+
+def read_range(path: str, offset: int, n_bytes: int) -> bytes:
+    """Bytes [offset, offset + n_bytes) of a file, fewer where it ends before."""
+    if n_bytes <= 0:
+        return b""
+    if is_remote(path):
+        return bytes(_filesystem(path).cat_file(path, start=offset, end=offset + n_bytes))
+    with open(_local(path), "rb", buffering=0) as file:
+        file.seek(offset)
+        pieces = []
+        while n_bytes > 0 and (piece := file.read(n_bytes)):
+            pieces.append(piece)
+            n_bytes -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def open_read(path: str) -> pa.NativeFile:
+    """A file for random access, as Arrow wants it."""
+    if not is_remote(path):
+        return pa.OSFile(_local(path), "rb")
+    return pa.PythonFile(_filesystem(path).open(path, "rb", cache_type="none"), mode="r")
+
+
+def open_stream(path: str, start: int = 0) -> BinaryIO:
+    """A file to be read from byte `start` onwards, without a buffer locally and in large requests remotely."""
+    if is_remote(path):
+        file = _filesystem(path).open(path, "rb", block_size=_STREAM_BLOCK_BYTES, cache_type="readahead")
+    else:
+        file = open(_local(path), "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+    if start:
+        file.seek(start)
+    return file  # type: ignore[no-any-return]
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a whole file at once: readers see the old content or the new."""
+    with commit(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+
+
+def create_exclusive(path: str, data: bytes) -> bool:
+    """Create a file that must not exist yet; False, and nothing written, when it does. Of several callers one gets True."""
+    if is_remote(path):
+        try:
+            _filesystem(path).pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError:
+            if exists(path):
+                return False  # the store's own word for it: HTTP 412, or 409 while another put runs
+            raise
+        return True
+    _make_parent(_local(path))
+    try:
+        descriptor = os.open(_local(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    return True
+
+
+def delete(path: str) -> None:
+    """Delete a file; none there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_remote(path):
+            _filesystem(path).rm_file(path)
+        else:
+            os.unlink(_local(path))
+
+
+def delete_tree(directory: str) -> None:
+    """Delete a directory and all below it; none there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_remote(directory):
+            _filesystem(directory).rm(directory, recursive=True)
+        else:
+            shutil.rmtree(_local(directory))
+
+
+@contextlib.contextmanager
+def commit(path: str) -> Iterator[str]:
+    """A local temporary file to write to, which becomes `path` when the block ends well, and goes when it does not.
+
+    Locally the file stands hidden beside `path`, is synced, and is renamed; otherwise it is put as one object.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="curate-commit-") as directory:
+            temporary = os.path.join(directory, path.rsplit("/", 1)[1])
+            yield temporary
+            _filesystem(path).put_file(temporary, path)
+        return
+    final = _local(path)
+    _make_parent(final)
+    temporary = os.path.join(os.path.dirname(final), f".{os.path.basename(final)}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, final)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def remove_temporaries(directory: str) -> int:
+    """Delete what commits of killed processes left below a local `directory`; how many. No commit may be under way there."""
+    if is_remote(directory):
+        return 0  # commits to object stores leave nothing there
+    n_removed = 0
+    for parent, _, names in os.walk(_local(directory)):
+        for name in names:
+            if _TEMPORARY.match(name):
+                os.unlink(os.path.join(parent, name))
+                n_removed += 1
+    return n_removed
+
+
+def move(source: str, target: str) -> None:
+    """Give a file another place in the same store; an object store copies within itself, then deletes."""
+    if is_remote(source) or is_remote(target):
+        _filesystem(source).mv(source, target)
+        return
+    _make_parent(_local(target))
+    os.replace(_local(source), _local(target))
+
+
+def make_directory(path: str) -> None:
+    """Create a directory and its parents; object stores need none."""
+    if not is_remote(path):
+        os.makedirs(_local(path), exist_ok=True)
+
+
+def _make_parent(path: str) -> None:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+
+def free_bytes(directory: str) -> int | None:
+    """Free bytes on the disk that holds (or will hold) a local directory; None for an object store."""
+    if is_remote(directory):
+        return None
+    place = os.path.abspath(_local(directory))
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    return shutil.disk_usage(place).free
