@@ -216,7 +216,7 @@ class CorpusMaker:
         self.counter = ShareCounter()
         self.planted: Counter[str] = Counter()
         self.planted_bytes: Counter[str] = Counter()
-        self.originals: dict[str, list[tuple[Pool, np.ndarray]]] = {}
+        self.originals: dict[str, list[tuple[Pool, list[str]]]] = {}
         self.seen: set[int] = set()
         self.repeated = 0
         self.near_pairs: list[tuple[str, str]] = []
@@ -260,7 +260,7 @@ class CorpusMaker:
         weights = np.array([n for _, n in self.pools[source]], np.float64)
         chosen = rng.choice(len(weights), _DOCUMENTS_AT_ONCE, p=weights / weights.sum())
         fates = rng.random(_DOCUMENTS_AT_ONCE)
-        fresh: list[Iterator[np.ndarray]] = []
+        fresh: list[Iterator[list[str]]] = []
         for number, (pool, _) in enumerate(self.pools[source]):
             fresh.append(iter(pool.draw(rng, max(1, int((chosen == number).sum())))))
         exact, near = self.options.exact_share, self.options.exact_share + self.options.near_share
@@ -271,17 +271,17 @@ class CorpusMaker:
                 pool = self.pools[source][number][0]
                 yield self._original(source, pool, next(fresh[number]), rng)
 
-    def _original(self, source: str, pool: Pool, numbers: np.ndarray, rng: np.random.Generator) -> str:
-        text = "".join(pool.texts(numbers))
+    def _original(self, source: str, pool: Pool, segments: list[str], rng: np.random.Generator) -> str:
+        text = "".join(segments)
         kept = self.originals[source]
         if kept and rng.random() < 0.02 and len(self.unrelated_pairs) < _SAMPLED_PAIRS:
             other_pool, other = kept[int(rng.integers(0, len(kept)))]
             if other_pool is pool:
-                self.unrelated_pairs.append((text, "".join(pool.texts(other))))
+                self.unrelated_pairs.append((text, "".join(other)))
         if len(kept) < _RESERVOIR:
-            kept.append((pool, numbers))
+            kept.append((pool, segments))
         else:
-            kept[int(rng.integers(0, _RESERVOIR))] = (pool, numbers)
+            kept[int(rng.integers(0, _RESERVOIR))] = (pool, segments)
         return text
 
     def _copy(self, source: str, rng: np.random.Generator, kind: str) -> str:
@@ -290,8 +290,7 @@ class CorpusMaker:
         if not names or rng.random() >= _COPY_OF_ANOTHER_SOURCE:
             names = [source]
         kept = self.originals[names[int(rng.integers(0, len(names)))]]
-        pool, numbers = kept[int(rng.integers(0, len(kept)))]
-        segments = pool.texts(numbers)
+        pool, segments = kept[int(rng.integers(0, len(kept)))]
         text = "".join(segments)
         if kind == "near":
             original, (text, how) = text, edit(segments, pool, rng)

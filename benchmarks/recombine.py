@@ -3,7 +3,7 @@
 A segment is a sentence or a line with the white space after it. Documents of one source, language and kind of
 typography share a pool of their distinct segments; a new document has the length of one of the old ones and segments
 drawn from the pool. Two documents of k segments out of a pool of P share about k*k/P of them, which is why no document
-is longer than an eighth of its pool.
+is longer than an eighth of its pool. Since there are only P documents of a segment, short ones get halves of segments.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ MINIMUM_SEGMENT_CHARACTERS = 40  # shorter ones ("}\n", "Yes. ") stay with what 
 MAXIMUM_SEGMENT_CHARACTERS = 400
 MINIMUM_POOL_BYTES = 100_000  # a smaller pool is joined with others of its script, then of its source
 LARGEST_SHARE_OF_POOL = 1 / 8
+_FEW_SEGMENTS = 3
 
 _BOUNDARY = re.compile(r"[.!?][\"'”’)\]]*[ \t\r\n]+|[。！？।]+\s*|[\r\n]+")
 _WORD = re.compile(r"\S+")
@@ -52,8 +53,8 @@ class Pool:
     segment_bytes: np.ndarray
     document_bytes: np.ndarray
 
-    def draw(self, rng: np.random.Generator, n_documents: int) -> list[np.ndarray]:
-        """`n_documents` new documents, each as the numbers of its segments (int64[at least 1])."""
+    def draw(self, rng: np.random.Generator, n_documents: int) -> list[list[str]]:
+        """`n_documents` new documents, each as its segments, at least one."""
         ends = np.cumsum(rng.choice(self.document_bytes, n_documents))
         mean = max(1.0, float(self.segment_bytes.mean()))
         numbers = np.zeros(0, np.int64)
@@ -67,12 +68,30 @@ class Pool:
         starts = np.concatenate([[0], cuts[:-1]])
         # A document that ends within the segment which ended the one before gets that segment too, rather than nothing.
         starts = np.minimum(starts, cuts - 1)
-        return [numbers[start:stop] for start, stop in zip(starts.tolist(), cuts.tolist(), strict=True)]
+        drawn_segments = [self.segments[number] for number in numbers.tolist()]
+        documents = [drawn_segments[start:stop] for start, stop in zip(starts.tolist(), cuts.tolist(), strict=True)]
+        return [self._splice(one, rng) if len(one) <= _FEW_SEGMENTS else one for one in documents]
 
-    def texts(self, numbers: np.ndarray) -> list[str]:
-        """The segments of a document."""
-        segments = self.segments
-        return [segments[number] for number in numbers.tolist()]
+    def _splice(self, segments: list[str], rng: np.random.Generator) -> list[str]:
+        """The segments, the end of each taken from another: more documents can be made of halves."""
+        others = rng.integers(0, len(self.segments), len(segments)).tolist()
+        places = rng.uniform(0.25, 0.75, (len(segments), 2)).tolist()
+        spliced = []
+        for segment, number, (end, start) in zip(segments, others, places, strict=True):
+            other = self.segments[number]
+            spliced.append(segment[: _word_end(segment, end)] + other[_word_end(other, start) :])
+        return spliced
+
+
+def _word_end(segment: str, share: float) -> int:
+    """Where the word ends that lies at a share of the segment; there, when no white space follows.
+
+    >>> _word_end("one two three", 0.4), _word_end("onetwothree", 0.5)
+    (7, 5)
+    """
+    at = int(len(segment) * share)
+    blank = segment.find(" ", at)
+    return at if blank < 0 else blank
 
 
 def split_segments(text: str) -> list[str]:

@@ -1,12 +1,14 @@
 """Files, local or in an object store, behind one set of functions.
 
-Local paths go straight to the operating system; `s3://`, `gs://` and other URLs go through fsspec. Writes are atomic: a file is
-built under a temporary name and renamed, or built on local disk and put as one object, so a failure never publishes anything.
+Local paths go straight to the operating system; `s3://`, `gs://` and other URLs go through fsspec. Writes are atomic: a
+file is built under a temporary name and renamed, or built on local disk and put as one object, so a failure never
+publishes anything.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -68,7 +70,9 @@ def _filesystem(path: str) -> Any:
         remedy = f"run: pip install -e '.[{extra}]'" if extra else f"install its package ({error})"
         raise ValueError(f"{path}: reading {scheme}:// needs a package that is not installed; {remedy}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {scheme}:// is no kind of path that can be read; use a local path, s3:// or gs://") from error
+        raise ValueError(
+            f"{path}: {scheme}:// is no kind of path that can be read; use a local path, s3:// or gs://"
+        ) from error
 
 
 def _url(scheme: str, name: str) -> str:
@@ -78,8 +82,10 @@ def _url(scheme: str, name: str) -> str:
 def fixed_part(pattern: str) -> str:
     """The leading directory of `pattern` that holds no glob character; a plain path is itself.
 
-    >>> fixed_part("data/c4/*.jsonl"), fixed_part("s3://bucket/a/**/b?.gz"), fixed_part("data/wiki.jsonl"), fixed_part("*.gz")
-    ('data/c4', 's3://bucket/a', 'data/wiki.jsonl', '.')
+    >>> fixed_part("data/c4/*.jsonl"), fixed_part("s3://bucket/a/**/b?.gz")
+    ('data/c4', 's3://bucket/a')
+    >>> fixed_part("data/wiki.jsonl"), fixed_part("*.gz")
+    ('data/wiki.jsonl', '.')
     """
     if not is_pattern(pattern):
         return pattern.rstrip("/") or pattern
@@ -89,8 +95,10 @@ def fixed_part(pattern: str) -> str:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether `path` holds a glob character: `*`, `?` or `[`. A local file that is there under this very name is no pattern."""
-    return any(character in path for character in _GLOB_CHARACTERS) and (is_remote(path) or not os.path.exists(_local(path)))
+    """Whether `path` holds a glob character, `*`, `?` or `[`, and is not the very name of a local file or directory."""
+    return any(character in path for character in _GLOB_CHARACTERS) and (
+        is_remote(path) or not os.path.exists(_local(path))
+    )
 
 
 def relative(path: str, base: str) -> str:
@@ -105,9 +113,9 @@ def relative(path: str, base: str) -> str:
 
 
 def list_files(path: str) -> list[FileInfo]:
-    """The files that `path` means, sorted by path: a file, all files below a directory, or those that match a pattern.
+    """The files that `path` means, sorted: a file, all files below a directory, or those that match a pattern.
 
-    `**` matches any number of directories. Names that start with a dot are left out (directories too). A missing path: [].
+    `**` matches any number of directories. Names that start with a dot are left out, directories too.
     """
     found = _list_remote(path) if is_remote(path) else _list_local(_local(path))
     return sorted(found, key=lambda info: info.path)
@@ -149,11 +157,16 @@ def _list_remote(path: str) -> list[FileInfo]:
         entries = files.find(base, detail=True)
     except FileNotFoundError:
         return []
-    infos = [_remote_info(_url(scheme, name), entry) for name, entry in entries.items() if entry["type"] == "file"]
+    infos = [_remote_info(_url(scheme, name), entry) for name, entry in entries.items() if entry.get("type") == "file"]
     infos = [info for info in infos if not any(step.startswith(".") for step in relative(info.path, base).split("/"))]
     if not is_pattern(path):
-        inside = base + "/"
-        return [info for info in infos if info.path == base or info.path.startswith(inside)]
+        alone = (
+            {base: file_info(base)}
+            if base.removeprefix(f"{scheme}://") in {name.lstrip("/") for name in entries}
+            else {}
+        )
+        inside = base.rstrip("/") + "/"
+        return [*alone.values(), *(info for info in infos if info.path.startswith(inside))]
     expression = re.compile(_expression(path[len(base) :].lstrip("/")))
     return [info for info in infos if expression.fullmatch(relative(info.path, base))]
 
@@ -196,6 +209,11 @@ def file_info(path: str) -> FileInfo:
 def exists(path: str) -> bool:
     """Whether there is a file or directory at `path`."""
     return bool(_filesystem(path).exists(path)) if is_remote(path) else os.path.exists(_local(path))
+
+
+def is_file(path: str) -> bool:
+    """Whether there is a file (and no directory) at `path`."""
+    return bool(_filesystem(path).isfile(path)) if is_remote(path) else os.path.isfile(_local(path))
 
 
 def file_size(path: str) -> int:
@@ -251,7 +269,7 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def create_exclusive(path: str, data: bytes) -> bool:
-    """Create a file that must not exist yet; False, and nothing written, when it does. Of several callers one gets True."""
+    """Create a file; False, and nothing written, when it is there. Of several that try at once, one gets True."""
     if is_remote(path):
         try:
             _filesystem(path).pipe_file(path, data, mode="create")
@@ -321,8 +339,30 @@ def commit(path: str) -> Iterator[str]:
         raise
 
 
+def move(source: str, path: str) -> None:
+    """Rename a file, replacing what is at `path`; between disks and to or from an object store it is copied first."""
+    if is_remote(source) and path.partition("://")[0] == source.partition("://")[0]:
+        _filesystem(path).cp_file(source, path)
+        delete(source)
+        return
+    if not is_remote(source) and not is_remote(path):
+        _make_parent(_local(path))
+        try:
+            os.replace(_local(source), _local(path))
+            return
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+    with commit(path) as temporary:
+        if is_remote(source):
+            _filesystem(source).get_file(source, temporary)
+        else:
+            shutil.copyfile(_local(source), temporary)
+    delete(source)
+
+
 def remove_temporaries(directory: str) -> int:
-    """Delete what commits of killed processes left below a local `directory`; how many. No commit may be under way there."""
+    """Delete what commits of killed processes left below `directory`; how many. No commit may be under way there."""
     if is_remote(directory):
         return 0  # commits to object stores leave nothing there
     n_removed = 0
@@ -332,15 +372,6 @@ def remove_temporaries(directory: str) -> int:
                 os.unlink(os.path.join(parent, name))
                 n_removed += 1
     return n_removed
-
-
-def move(source: str, target: str) -> None:
-    """Give a file another place in the same store; an object store copies within itself, then deletes."""
-    if is_remote(source) or is_remote(target):
-        _filesystem(source).mv(source, target)
-        return
-    _make_parent(_local(target))
-    os.replace(_local(source), _local(target))
 
 
 def make_directory(path: str) -> None:

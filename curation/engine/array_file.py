@@ -46,6 +46,7 @@ class ArrayFile:
         footer = json.loads(tail[-16 - length : -16])
         self.meta: dict[str, Any] = footer["meta"]
         self._index: dict[str, list[Any]] = footer["arrays"]
+        self._whole: dict[str, np.ndarray] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._index
@@ -53,6 +54,12 @@ class ArrayFile:
     def length(self, name: str) -> int:
         """Elements of the array `name`."""
         return self._index[name][1]
+
+    def whole(self, name: str) -> np.ndarray:
+        """The array `name`, held for as long as this object."""
+        if name not in self._whole:
+            self._whole[name] = self.read(name)
+        return self._whole[name]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Elements [start, stop) of the array `name`; a copy, so the file may go."""

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.engine.array_file import ArrayFile, write_arrays
-from curation.engine.first_pass import PREFIX_BITS, sorted_segment, write_ipc
+from curation.engine.first_pass import KEPT, PREFIX_BITS, sorted_segment, write_ipc
 from curation.engine.parts import Part, load_parts, number_range
 from curation.kernels.components import Components, star_edges, star_edges_128
 
@@ -73,6 +73,7 @@ class EdgesTask:
     partition: int
     n_partitions: int
     segments: str  # where `write_segments` left the list
+    earlier: str | None  # decisions of an earlier near-duplicate stage, whose removed documents connect nothing here
     output: str
 
 
@@ -93,6 +94,9 @@ def edges(task: EdgesTask) -> dict[str, Any]:
             lows.append(arrays.read(f"{task.stage}.low", start, stop))
     none = np.zeros(0, np.uint64)
     key, document = (np.concatenate(values) if values else none for values in (keys, documents))
+    if task.earlier is not None:
+        stay = ~_contains(ArrayFile(task.earlier).read("removed_so_far"), document)
+        key, document = key[stay], document[stay]
     low, high = star_edges_128(key, np.concatenate(lows), document) if lows else star_edges(key, document)
     write_arrays(task.output, {"low": low, "high": high})
     return {"outputs": [task.output], "edges": len(low)}
@@ -103,7 +107,6 @@ class ComponentsTask:
     """The argument of `components`."""
 
     stage: str
-    stage_index: int
     edges: tuple[str, ...]
     parts: str  # where the pickled list of all parts lies
     source_names: tuple[str, ...]  # all sources of the run, in order
@@ -185,7 +188,7 @@ def gather(task: ComponentsTask, numbers: np.ndarray, roots: np.ndarray) -> Memb
         members.ranks[start:stop] = part.ranks(arrays, rows)
         members.sources[start:stop] = local[arrays.read("source")[rows]]
         members.text_bytes[start:stop] = arrays.read("text_bytes")[rows]
-        members.alive[start:stop] = arrays.read("removed_by")[rows] > task.stage_index
+        members.alive[start:stop] = arrays.read("removed_by")[rows] == KEPT
         for column in columns:
             if f"column.{column}" in arrays:
                 members.columns[column][start:stop] = arrays.read(f"column.{column}")[rows]
@@ -261,7 +264,7 @@ def write_decisions(
         # Where each part's documents start in "removed" and in "copies_of", and how much text of it goes.
         "removed_starts": removed_bounds,
         "copies_starts": np.searchsorted(copies, bounds),
-        "removed_bytes": np.diff(removed_bytes[removed_bounds]).astype(np.uint64),
+        "removed_bytes": np.diff(removed_bytes[removed_bounds]).astype(np.uint64) * np.uint64(not task.annotate),
         "removed": members.numbers[removed],
         "kept": members.numbers[kept],
         "kept_rank": members.ranks[kept],
@@ -271,17 +274,26 @@ def write_decisions(
         "removed_so_far": gone_before if task.annotate else np.sort(np.concatenate([gone_before, members.numbers[removed]])),
     }
     if task.annotate:
+        # A component is named by the rank of the document that is kept for it.
+        component = members.ranks.copy()
+        component[removed] = members.ranks[kept]
+        is_kept = np.ones(len(component), bool)
+        is_kept[removed] = False
         alive = members.alive
-        arrays |= {"member": members.numbers[alive], "component_rank": members.ranks[np.searchsorted(members.numbers, members.roots[alive])]}
-        arrays |= {"is_kept": ~np.isin(members.numbers[alive], members.numbers[removed])}
+        arrays |= {"member": members.numbers[alive], "component_rank": component[alive], "is_kept": is_kept[alive]}
         arrays |= {"member_starts": np.searchsorted(members.numbers[alive], bounds)}
     write_arrays(task.output, arrays)
     outputs = [task.output]
     if task.has_ids:
         ids = pa.array(_ids_of(parts, members.numbers[kept]), pa.large_string())
-        write_ipc(f"{task.output}.ids", pa.schema([("id", pa.large_string())]), [pa.record_batch([ids], ["id"])])
+        ranges = zip(removed_bounds[:-1].tolist(), removed_bounds[1:].tolist(), strict=True)
+        batches = [pa.record_batch([ids.slice(start, stop - start)], ["id"]) for start, stop in ranges]
+        write_ipc(f"{task.output}.ids", pa.schema([("id", pa.large_string())]), batches)
         outputs.append(f"{task.output}.ids")
-    return {"outputs": outputs, **_count(task, members, removed, kept)}
+    counts = _count(task, members, removed, kept)
+    if task.annotate:
+        counts = {**counts, "removed": {}, "annotated": counts["removed"]}
+    return {"outputs": outputs, **counts}
 
 
 def _represented(task: ComponentsTask, members: Members, removed: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -6,6 +6,7 @@ same documents give the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ import zstandard
 from curation import storage
 
 SUFFIXES = {"parquet": "parquet", "jsonl.zst": "jsonl.zst"}
-ROW_GROUP_BYTES = 32 * 2**20  # text bytes of a row group
+ROW_GROUP_BYTES = 32 * 2**20  # of text, meta and a constant a row
+_ROW_BYTES = 128
 _ZSTD_LEVEL = 3
 
 
@@ -35,11 +37,10 @@ class DocumentFile:
         self._waiting_bytes = 0
         self._commit: AbstractContextManager[str] | None = None
         self._sink: Any = None
-        self._file: Any = None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add documents; those that fill a row group are written."""
-        ends = np.cumsum(np.asarray(pc.binary_length(batch.column("text")), dtype=np.int64))
+        ends = np.cumsum(_row_bytes(batch))
         start = 0
         while start < batch.num_rows:
             already = int(ends[start - 1]) if start else 0
@@ -51,17 +52,19 @@ class DocumentFile:
                 self._flush()
             start = stop
         self.documents += batch.num_rows
-        self.text_bytes += int(ends[-1]) if batch.num_rows else 0
+        self.text_bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
 
     def _flush(self) -> None:
-        table = pa.Table.from_batches(self._waiting)
+        # One chunk: Parquet's pages would follow the borders of upstream batches.
+        table = pa.Table.from_batches(self._waiting).combine_chunks()
         self._waiting, self._waiting_bytes = [], 0
         if self._sink is None:
             self._open(table.schema)
         if self.format == "parquet":
             self._sink.write_table(table, row_group_size=max(1, table.num_rows))
         else:
-            self._sink.write(_json_lines(table))
+            # A frame a row group: readers may start at any of them, and files join by concatenation.
+            self._sink.write(self._compressor.compress(_json_lines(table)))
 
     def _open(self, schema: pa.Schema) -> None:
         self._commit = storage.commit(self.path)
@@ -76,9 +79,8 @@ class DocumentFile:
                 write_statistics=["id", "rank", "source"],
             )
         else:
-            self._file = open(temporary, "wb")  # noqa: SIM115 - closed in close() or abandon()
-            compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
-            self._sink = compressor.stream_writer(self._file, closefd=False)
+            self._sink = open(temporary, "wb")  # noqa: SIM115 - closed in close() or abandon()
+            self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
 
     def close(self) -> list[dict[str, Any]]:
         """Publish the file; a list of what it holds, empty when there was no document."""
@@ -87,8 +89,6 @@ class DocumentFile:
         if self._commit is None:
             return []
         self._sink.close()
-        if self._file is not None:
-            self._file.close()
         self._commit.__exit__(None, None, None)
         size = storage.file_size(self.path)
         return [{"path": self.path, "documents": self.documents, "text_bytes": self.text_bytes, "bytes": size}]
@@ -96,17 +96,32 @@ class DocumentFile:
     def abandon(self, error: BaseException) -> None:
         """Drop the unfinished file."""
         if self._commit is not None:
-            if self._file is not None:
-                self._file.close()
-            self._commit.__exit__(type(error), error, error.__traceback__)
+            with contextlib.suppress(Exception):
+                self._sink.close()
+            with contextlib.suppress(type(error)):
+                self._commit.__exit__(type(error), error, error.__traceback__)
+
+
+def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
+    """What each row counts towards a row group, int64[n]."""
+    text = np.asarray(pc.binary_length(batch.column("text")), dtype=np.int64)
+    meta = np.asarray(pc.fill_null(pc.binary_length(batch.column("meta")), 0), dtype=np.int64)
+    return text + meta + _ROW_BYTES
 
 
 def _json_lines(table: pa.Table) -> bytes:
-    """Documents in the input's layout: the text, then all other members of the record as they were read."""
+    """Documents in the input's layout: text and id under the input's own names, then its other members as they were read.
+
+    A stage that annotates adds its columns.
+    """
+    members = [name for name in ("component", "is_kept") if name in table.column_names]
+    columns = [table[name].to_pylist() for name in ("text", "text_member", "id", "id_member", "meta", *members)]
     lines = []
-    for text, meta in zip(table["text"].to_pylist(), table["meta"].to_pylist(), strict=True):
-        members = meta[1:].encode() if meta and meta != "{}" else b"}"
-        lines.append(b'{"text":' + orjson.dumps(text) + (b"," if len(members) > 1 else b"") + members)
+    for text, text_member, own_id, id_member, meta, *values in zip(*columns, strict=True):
+        written = {text_member: text} | ({id_member: own_id} if id_member else {})
+        line = orjson.dumps(written | dict(zip(members, values, strict=True)))
+        others = meta[1:].encode() if meta and meta != "{}" else b"}"
+        lines.append(line[:-1] + (b"," if len(others) > 1 else b"") + others)
     return b"\n".join(lines) + b"\n"
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,11 @@ IDS = "@ids"  # records of the input's own ids, to find one that occurs twice
 KEPT = 255  # `removed_by` of a document that no map stage removes
 PREFIX_BITS = 12  # a segment's offset table has this many bits of the key: up to 4,096 partitions
 SPLITS = ("train", "validation", "test")
-_READ_ATTEMPTS = 3
+_READ_ATTEMPTS = 5
+_SECONDS_BEFORE_RETRY = 0.2  # four times as long before each further one: 17 s in all
+_MOST_SOURCES = 1000
+# The file is not there or not ours to read: no use in trying again. Anything else may pass, and must not cost documents.
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _SAMPLE_BYTES = 2**18
 _TEXTS_SCHEMA = pa.schema([("row", pa.uint32()), ("text", pa.large_string())])
 BAD_SCHEMA = pa.schema(
@@ -82,8 +87,7 @@ class _Part:
         self.texts: list[pa.RecordBatch] = []
         self.bad: list[tuple[str, BadRecord]] = []
         self.ids: list[pa.Array] = []
-        self.sources: list[str] = []
-        self.pieces: dict[int, list[int]] = {}  # piece -> [first row, end row]
+        self.sources: dict[str, int] = {}  # name -> code
         self.counts: Counter[str] = Counter()
         self.by_source: dict[str, Counter[str]] = {}
         self.n_documents = 0
@@ -123,9 +127,7 @@ class _Part:
             column = pc.cast(batch.details.column(name), pa.float64())
             self.rows.add(f"column.{name}", column.to_numpy(zero_copy_only=False))
         self._count(documents, codes, removed_by)
-        first = self.pieces.setdefault(piece_number, [self.n_documents, self.n_documents])[0]
         self.n_documents += n
-        self.pieces[piece_number] = [first, self.n_documents]
 
     def _through_stages(self, documents: DocumentBatch) -> tuple[DocumentBatch, np.ndarray]:
         removed_by = np.full(len(documents), KEPT, np.uint8)
@@ -165,15 +167,20 @@ class _Part:
         return codes[encoded.indices.fill_null(len(names)).to_numpy(zero_copy_only=False)]
 
     def _code(self, name: str) -> int:
-        if name not in self.sources:
-            self.sources.append(name)
-        return self.sources.index(name)
+        code = self.sources.setdefault(name, len(self.sources))
+        if code >= _MOST_SOURCES:
+            raise ValueError(
+                f"`by: {self.task.columns.by}` makes more than {_MOST_SOURCES} sources of {self.task.unit.source}; "
+                "name a member with few values"
+            )
+        return code
 
     def _count(self, documents: DocumentBatch, codes: np.ndarray, removed_by: np.ndarray) -> None:
         """Documents and bytes of each source, in and removed by each map stage."""
         text_bytes = documents.text_bytes
+        names = list(self.sources)
         for code in np.flatnonzero(np.bincount(codes)).tolist():
-            counter = self.by_source.setdefault(self.sources[code], Counter())
+            counter = self.by_source.setdefault(names[code], Counter())
             mine = codes == code
             counter["documents"] += int(mine.sum())
             counter["bytes"] += int(text_bytes[mine].sum())
@@ -185,7 +192,7 @@ class _Part:
 
     def close(self) -> dict[str, Any]:
         """Commit the part's files; what the driver needs to know of it."""
-        arrays = self.rows.joined()
+        arrays = {**self._empty_columns(), **self.rows.joined()}
         outputs = [f"{self.path}.arrays"]
         for name, records in self.records.items():
             arrays.update({f"{name}.{key}": values for key, values in sorted_segment(records.joined()).items()})
@@ -199,16 +206,16 @@ class _Part:
         if self.bad:
             write_ipc(f"{self.path}.bad", BAD_SCHEMA, [_bad_batch(self.task.unit.source, self.bad)])
             outputs.append(f"{self.path}.bad")
-        pieces = [[number, *rows] for number, rows in sorted(self.pieces.items())]
-        write_arrays(f"{self.path}.arrays", arrays, {"sources": self.sources, "pieces": pieces})
-        alive = arrays["removed_by"] == KEPT if self.n_documents else np.zeros(0, bool)
+        # Written last: what stands beside it counts only when it is named here, not when an earlier attempt left it.
+        write_arrays(f"{self.path}.arrays", arrays, {"sources": list(self.sources), "beside": [_suffix(o) for o in outputs[1:]]})
+        alive = arrays["removed_by"] == KEPT
         return {
             "path": self.path,
             "outputs": outputs,
             "n_documents": self.n_documents,
             "raw_bytes": self.raw_bytes,
-            "text_bytes": int(arrays["text_bytes"][alive].sum()) if self.n_documents else 0,
-            "changed_documents": int(arrays["changed"].sum()) if self.n_documents else 0,
+            "text_bytes": int(arrays["text_bytes"][alive].sum()),
+            "changed_documents": int(arrays["changed"].sum()),
             "bad_records": len(self.bad),
             "lost_bytes": sum(record.lost_bytes for _, record in self.bad),
             "bad_by_source": {self.task.unit.source: len(self.bad)} if self.bad else {},
@@ -217,13 +224,23 @@ class _Part:
             "by_source": {name: dict(counter) for name, counter in self.by_source.items()},
             "removed": {name: int((arrays["removed_by"] == index).sum()) for index, name in self._map_stages()},
             "records": {name: len(arrays.get(f"{name}.key", ())) for name in self.records},
-            "sources": self.sources,
+            "sources": list(self.sources),
             "compression_sample": self.compression_sample,
         }
+
+    def _empty_columns(self) -> dict[str, np.ndarray]:
+        """The columns of a part without documents."""
+        kinds = {"position": np.uint64, "file": np.uint32, "text_bytes": np.uint32, "removed_by": np.uint8}
+        kinds |= {"split": np.uint8, "source": np.uint16, "changed": bool}
+        return {name: np.zeros(0, kind) for name, kind in kinds.items()}
 
     def _map_stages(self) -> list[tuple[int, str]]:
         stages = enumerate(self.task.stages)
         return [(index, stage.name) for index, stage in stages if isinstance(stage, MapStage)] if self.n_documents else []
+
+
+def _suffix(path: str) -> str:
+    return path.rsplit(".", 1)[1]
 
 
 def _compressed(documents: DocumentBatch) -> tuple[int, int]:
@@ -251,26 +268,30 @@ def sorted_segment(records: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def first_pass(task: FirstPassTask) -> dict[str, Any]:
-    """Read a unit and commit its parts. A file that cannot be read is tried again, and then quarantined as a whole."""
-    for attempt in range(_READ_ATTEMPTS):
+    """Read a unit and commit its parts.
+
+    A file that is not there or may not be read is quarantined as a whole; any other failure of reading is tried again, and
+    raised in the end, since quarantining it would make the output depend on the weather.
+    """
+    for attempt in range(_READ_ATTEMPTS - 1):
         try:
-            return _read_unit(task, tolerant=attempt == _READ_ATTEMPTS - 1)
+            return _read_unit(task)
         except _UnreadableError:
-            time.sleep(0.2 * 4**attempt)
-    raise AssertionError("the last attempt is tolerant")
+            time.sleep(_SECONDS_BEFORE_RETRY * 4**attempt)
+    return _read_unit(task)
 
 
-class _UnreadableError(Exception):
-    """An OSError of the input, as opposed to one of the output."""
+class _UnreadableError(OSError):
+    """A failure of reading the input, as opposed to one of writing the output."""
 
 
-def _read_unit(task: FirstPassTask, tolerant: bool) -> dict[str, Any]:
+def _read_unit(task: FirstPassTask) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     part = _Part(task, 0)
     digests: dict[int, str] = {}
     left = task.limit
     for number, piece in enumerate(task.unit.pieces):
-        for batch in _batches(task, number, piece, digests, tolerant):
+        for batch in _batches(task, number, piece, digests):
             if left is not None:
                 batch = _cut(batch, left)
                 left -= len(batch.texts)
@@ -293,8 +314,8 @@ def _read_unit(task: FirstPassTask, tolerant: bool) -> dict[str, Any]:
     }
 
 
-def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, str], tolerant: bool):  # type: ignore[no-untyped-def]
-    """The piece's batches; a file that cannot be read becomes one bad record when `tolerant`, else _UnreadableError."""
+def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, str]) -> Iterator[Batch]:
+    """The piece's batches; a file that is not there or may not be read becomes one bad record."""
     file = task.unit.files[number]
     try:
         reader = formats.read(
@@ -307,8 +328,8 @@ def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, 
         if task.limit is None:
             digests[number] = reader.digest
     except OSError as error:
-        if not tolerant:
-            raise _UnreadableError(str(error)) from error
+        if not isinstance(error, _LASTING):
+            raise _UnreadableError(f"{piece.path} cannot be read: {error}") from error
         reason = f"cannot be read: {error.strerror or error}"
         lost = file.info.size if piece.end == -1 else piece.end - piece.start
         bad = [BadRecord(max(piece.start, 0), reason, b"", lost)]
@@ -319,7 +340,7 @@ def piece_digests(task: FirstPassTask) -> dict[str, Any]:
     """The digests that `first_pass` would record: whether touched files still hold the same bytes."""
     digests: dict[int, str] = {}
     for number, piece in enumerate(task.unit.pieces):
-        for _ in _batches(task, number, piece, digests, tolerant=True):
+        for _ in _batches(task, number, piece, digests):
             pass
     return {"digests": {str(number): digest for number, digest in digests.items()}}
 

@@ -33,32 +33,42 @@ class Ledger:
         self._results: dict[str, dict[str, Any]] = {}
         self._unsynced = 0
         kept = Path(path).read_bytes() if Path(path).exists() else b""
-        kept = kept[: kept.rfind(b"\n") + 1]  # a torn last line
-        before = None
-        for line in kept.decode().splitlines():
-            if before is not None and before != root:
-                line = line.replace(json.dumps(before)[1:-1] + "/", json.dumps(root)[1:-1] + "/")
-            entry = json.loads(line)
+        before, good_bytes = self._load(kept, root)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if before is not None and before != root:
+            self._file = open(f"{path}.new", "wb", buffering=0)  # noqa: SIM115 - see below
+            self._write({"root": root})
+            for key, result in self._results.items():
+                self._write({"key": key, "step": "moved", "result": result})
+            self.close()
+            os.replace(f"{path}.new", path)
+            good_bytes = os.path.getsize(path)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run; a kill must lose no line
+        self._file.truncate(good_bytes)
+        if not good_bytes:
+            self._write({"root": root})
+
+    def _load(self, kept: bytes, root: str) -> tuple[str | None, int]:
+        """(the root that the log was written under, bytes of it that are good): what follows a torn line is not trusted."""
+        before, good_bytes = None, 0
+        for raw in kept.splitlines(keepends=True):
+            try:
+                line = raw.decode()
+                if before is not None and before != root:
+                    line = line.replace(json.dumps(before)[1:-1] + "/", json.dumps(root)[1:-1] + "/")
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not raw.endswith(b"\n"):
+                break
+            good_bytes += len(raw)
             if "root" in entry:
                 before = entry["root"]
             elif entry["result"] is None:
                 self._results.pop(entry["key"], None)
             else:
                 self._results[entry["key"]] = entry["result"]
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open as long as the run; a kill must lose no line
-        self._file.truncate(len(kept))
-        if before is None:
-            self._write({"root": root})
-        elif before != root:
-            self._rewrite(root)
-
-    def _rewrite(self, root: str) -> None:
-        """Start the log anew with today's paths."""
-        self._file.truncate(0)
-        self._write({"root": root})
-        for key, result in self._results.items():
-            self._write({"key": key, "step": "moved", "result": result})
+        return before, good_bytes
 
     def _write(self, entry: dict[str, Any]) -> None:
         data = memoryview(json.dumps(entry).encode() + b"\n")

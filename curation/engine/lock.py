@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import psutil
 
@@ -21,24 +22,37 @@ def locked(directory: str) -> Iterator[None]:
     path = storage.join(directory, LOCK_NAME)
     process = psutil.Process()
     mine = json.dumps({"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}).encode()
+    with nullcontext() if storage.is_remote(directory) else _guarded(f"{path}.guard"):
+        _take(path, mine, directory)
+    try:
+        yield
+    finally:
+        if storage.exists(path) and storage.read_bytes(path) == mine:
+            storage.delete(path)
+
+
+def _take(path: str, mine: bytes, directory: str) -> None:
     while not storage.create_exclusive(path, mine):
         try:
             holder = json.loads(storage.read_bytes(path))
         except FileNotFoundError:
             continue
-        except ValueError:
-            holder = {"host": socket.gethostname(), "pid": -1, "started": 0.0}  # torn by a kill while it was written
+        except ValueError:  # torn by a kill while it was written
+            holder = {"host": socket.gethostname(), "pid": -1, "started": 0.0}
         if holder["host"] != socket.gethostname() or _alive(holder["pid"], holder["started"]):
             raise ValueError(
-                f"{directory} is in use by process {holder['pid']} on {holder['host']}; "
-                f"if that run is surely gone, delete {path}"
+                f"{directory} is in use by process {holder['pid']} on {holder['host']}; if that run is surely gone, delete {path}"
             )
         storage.delete(path)
-    try:
+
+
+@contextmanager
+def _guarded(path: str) -> Iterator[None]:
+    """Only one process at a time looks at the lock and takes it over; the kernel lets go of this when a process dies."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
-    finally:
-        if storage.exists(path) and json.loads(storage.read_bytes(path)).get("pid") == os.getpid():
-            storage.delete(path)
 
 
 def _alive(pid: int, started: float) -> bool:

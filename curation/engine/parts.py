@@ -40,14 +40,14 @@ class Part:
         """Ranks of `rows` (all by default), uint64."""
         numbers = np.array([file.number for file in self.unit.files], np.uint64)
         chosen = slice(None) if rows is None else rows
-        return ranks(numbers[arrays.read("file")[chosen]], arrays.read("position")[chosen])
+        return ranks(numbers[arrays.whole("file")[chosen]], arrays.whole("position")[chosen])
 
     def ids(self, arrays: ArrayFile, rows: np.ndarray) -> list[str]:
-        """Ids of `rows`: the input's own where it has a column for them."""
-        if storage.exists(f"{self.path}.ids"):
+        """Ids of `rows` (int64): the input's own where it has a column for them."""
+        if "ids" in arrays.meta["beside"]:
             column = read_ipc(f"{self.path}.ids").read_all()["id"].combine_chunks()
             return column.take(pa.array(rows)).to_pylist()
-        files, positions = arrays.read("file")[rows].tolist(), arrays.read("position")[rows].tolist()
+        files, positions = arrays.whole("file")[rows].tolist(), arrays.whole("position")[rows].tolist()
         relative = [file.relative for file in self.unit.files]
         return [document_id(self.unit.source, relative[f], p) for f, p in zip(files, positions, strict=True)]
 
@@ -123,6 +123,7 @@ def _read_unit_rows(
             continue
         targets = position_of[here]
         done = 0
+        _check_unchanged(unit.files[number].info)
         reader = formats.read(
             piece, columns[unit.source], maximum_document_bytes=maximum_document_bytes, wanted=targets, with_details=with_details
         )
@@ -140,6 +141,15 @@ def _read_unit_rows(
             done += n
         if done < len(targets):
             raise OSError(f"{piece.path} changed while it was being processed; run the command again")
+        _check_unchanged(unit.files[number].info)
+
+
+def _check_unchanged(info: storage.FileInfo) -> None:
+    """Decisions hold for the bytes that the first pass read. Raises OSError when the file was touched since."""
+    if storage.is_file(info.path):  # a Hugging Face data set is none; its fingerprint names its content
+        now = storage.file_info(info.path)
+        if (now.size, now.mtime_ns, now.etag) != (info.size, info.mtime_ns, info.etag):
+            raise OSError(f"{info.path} changed while it was being processed; run the command again")
 
 
 def _runs(values: np.ndarray) -> list[tuple[int, int, int]]:
@@ -160,7 +170,7 @@ class _ChangedTexts:
     def applied(self, part: Part, rows: np.ndarray, texts: pa.LargeStringArray) -> pa.LargeStringArray:
         """`texts` (of `rows`) with the changed ones in place."""
         if part.path != self._path:
-            self._load(part.path)
+            self._load(part.path, "texts" in part.arrays().meta["beside"])
         at = np.searchsorted(self._rows, rows)
         hit = at < len(self._rows)
         hit[hit] = self._rows[at[hit]] == rows[hit]
@@ -168,9 +178,9 @@ class _ChangedTexts:
             return texts
         return pc.replace_with_mask(texts, pa.array(hit), self._texts.take(pa.array(at[hit])))
 
-    def _load(self, path: str) -> None:
+    def _load(self, path: str, changed: bool) -> None:
         self._path = path
-        if not storage.exists(f"{path}.texts"):
+        if not changed:
             self._rows, self._texts = np.zeros(0, np.int64), pa.array([], pa.large_string())
             return
         table = read_ipc(f"{path}.texts").read_all()

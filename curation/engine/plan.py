@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from dataclasses import dataclass, field, replace
 
 from curation import formats, storage
@@ -19,6 +20,7 @@ from curation.formats.records import Columns, Piece
 from curation.stages import GlobalStage
 
 _UNIT_BYTES = (16 * 2**20, 256 * 2**20)  # raw bytes of a unit, smallest and largest
+_MOST_FILES_OF_A_UNIT = 8192
 _UNITS_WANTED = 4096  # units grow once an input would have more than this many
 # Raw bytes for a byte of file, to balance units; nothing depends on the guess but their sizes.
 _EXPANSION = {".zst": 3.5, ".zstd": 3.5, ".gz": 3.0, ".parquet": 2.5}
@@ -114,11 +116,12 @@ def make_plan(recipe: Recipe, input_path: str | None = None, unit_bytes: int | N
 
 def first_pass_settings(recipe: Recipe) -> list[object]:
     """Everything that decides what the first pass leaves: the part of the recipe in a unit's key."""
-    stages = [
-        [stage.name, type(stage).__name__, stage.version, stage.observed_settings() if isinstance(stage, GlobalStage) else stage.settings.model_dump(mode="json")]
-        for stage in recipe.built
-    ]
-    return [stages, recipe.max_document_bytes, recipe.seed, recipe.output.split, keep_columns(recipe)]
+    stages = []
+    for stage in recipe.built:
+        plain = stage.settings.model_dump(mode="json")
+        settings = stage.observed_settings() if isinstance(stage, GlobalStage) else plain
+        stages.append([stage.name, type(stage).__name__, stage.version, settings, stage.library_versions()])
+    return [unicodedata.unidata_version, stages, recipe.max_document_bytes, recipe.seed, recipe.output.split, keep_columns(recipe)]
 
 
 def _matching(source: Source) -> list[storage.FileInfo]:
@@ -197,9 +200,7 @@ def _units(plan: Plan) -> list[Unit]:
     settings = first_pass_settings(plan.recipe)
     units: list[Unit] = []
     group: list[InputFile] = []
-    small = [file.raw_bytes for file in plan.files if file.raw_bytes < plan.unit_bytes // 4]
-    mean = max(1, sum(small) // len(small)) if small else 1
-    modulus = 1 << max(0, (plan.unit_bytes // mean).bit_length() - 1)
+    group_bytes = 0
 
     def add(files: list[InputFile], pieces: list[Piece], raw_bytes: int) -> None:
         source = plan.sources[files[0].source]
@@ -209,6 +210,8 @@ def _units(plan: Plan) -> list[Unit]:
         units.append(Unit(key, source.name, tuple(pieces), tuple(files), raw_bytes))
 
     def close() -> None:
+        nonlocal group_bytes
+        group_bytes = 0
         if group:
             add(list(group), [_whole(file) for file in group], sum(file.raw_bytes for file in group))
             group.clear()
@@ -223,8 +226,11 @@ def _units(plan: Plan) -> list[Unit]:
                 add([file], [piece], file.raw_bytes // len(pieces))
             continue
         group.append(file)
-        digest = hashlib.blake2b(file.relative.encode(), digest_size=8).digest()
-        if int.from_bytes(digest, "little") % modulus == 0 or sum(f.raw_bytes for f in group) > 4 * plan.unit_bytes:
+        group_bytes += file.raw_bytes
+        # Ends here by chance in proportion to the file's size, so that the border depends on this file alone.
+        digest = hashlib.blake2b(os.fsencode(file.relative), digest_size=8).digest()
+        ends = int.from_bytes(digest, "little") / 2**64 < file.raw_bytes / plan.unit_bytes
+        if ends or group_bytes > 4 * plan.unit_bytes or len(group) >= _MOST_FILES_OF_A_UNIT:
             close()
     close()
     return units

@@ -14,7 +14,7 @@ from curation.stages.minhash import MinHash
 
 WORKER_BYTES = 3 * 2**29  # 1.5 GB: what a worker needs at most with the default part size, measured
 MINIMUM_WORKER_BYTES = 3 * 2**28
-UNION_FIND_BYTES = 60  # a document that shares a key with another
+UNION_FIND_BYTES = 110  # measured, for each document that shares a key with another
 _DOCUMENT_BYTES = 3000  # raw bytes a document, to guess their number: RedPajama-1T has 5 kB on average, C4 2 kB
 _RECORD_BYTES = 12  # a key and a row, in the first pass's files
 _OUTPUT_SHARE = 0.45  # output bytes a raw byte: Parquet with zstd of English text, nothing removed
@@ -29,15 +29,15 @@ def records_per_document(plan: Plan) -> int:
     return sum(stage.settings.bands if isinstance(stage, MinHash) else 2 for stage in stages)
 
 
-def partitions_for(records: int, worker_bytes: int, workers: int) -> int:
+def partitions_for(records: int, worker_bytes: int) -> int:
     """Partitions of a stage's records: a power of two up to 4,096, so that sorting one stays within half of a worker's memory.
 
-    >>> partitions_for(1_000_000, 3 * 2**29, 2), partitions_for(10**12, 3 * 2**29, 2)
+    It does not depend on the number of workers, so that a run goes on under another number without sorting anew.
+
+    >>> partitions_for(1_000_000, 3 * 2**29), partitions_for(10**12, 3 * 2**29)
     (8, 4096)
     """
-    wanted = max(1, -(-records * 64 // (worker_bytes // 2)))
-    # Several for each worker, so that an uneven one costs little; not so many that tasks of a few kilobytes queue up.
-    wanted = max(wanted, min(4 * workers, -(-records // 100_000)))
+    wanted = max(-(-records * 64 // (worker_bytes // 2)), min(8, -(-records // 100_000)), 1)
     return min(4096, 1 << (wanted - 1).bit_length())
 
 
@@ -46,7 +46,7 @@ def estimate(plan: Plan, folder: RunFolder, workers: int, worker_bytes: int) -> 
     raw = plan.raw_bytes
     documents = raw // _DOCUMENT_BYTES
     records = documents * records_per_document(plan)
-    partitions = partitions_for(records, worker_bytes, workers)
+    partitions = partitions_for(records, worker_bytes)
     reads = len(plan.units) * partitions
     by_source: dict[str, dict[str, int]] = {name: {"files": 0, "bytes": 0, "raw_bytes": 0} for name in plan.sources}
     for file in plan.files:

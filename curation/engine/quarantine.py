@@ -29,8 +29,8 @@ def check_bad_fraction(units: list[dict[str, Any]], maximum_fraction: float, out
     bad = sum(part["bad_records"] for part in parts)
     lost = sum(part["lost_bytes"] for part in parts)
     read_bytes = sum(part["raw_bytes"] for part in parts)
-    mean = read_bytes / (good + bad) if read_bytes and good + bad else 1.0
-    lost_records = bad + lost / mean if good else float(bad)
+    mean = read_bytes / (good + bad) if read_bytes and good + bad else float("inf")
+    lost_records = bad + lost / mean
     fraction = lost_records / (good + lost_records) if good + lost_records else 0.0
     if not bad or lost_records < _NEVER_TOO_MANY or fraction <= maximum_fraction:
         return
@@ -46,6 +46,6 @@ def write_quarantine(parts: list[Part], path: str) -> None:
     """Commit all bad records of `parts` as one Parquet file; with none, a file without rows, so that readers find the columns."""
     with storage.commit(path) as temporary, pq.ParquetWriter(temporary, BAD_SCHEMA, compression="zstd") as writer:
         for part in parts:
-            if storage.exists(f"{part.path}.bad"):
+            if "bad" in part.arrays().meta["beside"]:
                 reader = read_ipc(f"{part.path}.bad")
                 writer.write_table(pa.Table.from_batches(map(reader.get_batch, range(reader.num_record_batches)), BAD_SCHEMA))

@@ -114,7 +114,7 @@ class RemovalLog:
             stage = self.stages[index]
             if not isinstance(stage, MapStage) or f"measure.{stage.name}" not in part.arrays:
                 continue
-            measure = part.arrays.read(f"measure.{stage.name}")
+            measure = part.arrays.whole(f"measure.{stage.name}")
             for row in np.flatnonzero(stages == index).tolist():
                 details[row] = f"{measure[gone[row]]:g} {stage.unit}"
         return details

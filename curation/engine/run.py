@@ -13,6 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +34,7 @@ from curation.engine.decide import (
 from curation.engine.document_files import SUFFIXES, JoinTask, join_files
 from curation.engine.executor import Executor, make_executor
 from curation.engine.first_pass import IDS, SPLITS, FirstPassTask, first_pass, piece_digests
-from curation.engine.grouping import group_parts, join_ranges
+from curation.engine.grouping import FILES_OF_A_SMALL_OUTPUT, group_parts, join_ranges, tasks_of
 from curation.engine.ledger import Ledger, task_key
 from curation.engine.lock import locked
 from curation.engine.parts import Part, write_parts
@@ -109,13 +110,17 @@ def run_recipe(
     started = time.monotonic()
     folder = RunFolder.at(output.rstrip("/") or "/", options.work)
     check_places(input_path, folder)
-    plan = limited(make_plan(recipe, input_path), options.limit)
-    key = task_key("run", [unit.key for unit in plan.units], recipe.resolved(), options.limit)
-    with locked(folder.output):
+    with locked(folder.output), locked(folder.work) if folder.work_is_elsewhere else nullcontext():
         if options.fresh:
             folder.empty()
+        unit_bytes = (folder.read("run.json") or {}).get("unit_bytes")
+        plan = limited(make_plan(recipe, input_path, unit_bytes), options.limit)
+        key = task_key("run", [unit.key for unit in plan.units], recipe.resolved(), options.limit)
         earlier = folder.read("run.json")
         check_same_run(earlier, folder, plan, options.limit)
+        if earlier is not None and earlier["status"] == "publishing":
+            publish(folder)
+            earlier = folder.read("run.json")
         if earlier is not None and _is_complete(earlier, key, folder, plan):
             report = folder.read("report.json")
             if report is not None:
@@ -233,11 +238,9 @@ class _Driver:
             if isinstance(stage, GlobalStage):
                 path, result = self._decide(index, stage, parts, decided)
                 decided.append((index, path, result))
-        groups, written = self._second_pass(parts, decided)
+        written = self._second_pass(parts, decided)
         moves = self._finish_files(written)
-        clock = time.monotonic()
-        outputs = publish(self.folder, moves)
-        self.tally.seconds["publish"] = time.monotonic() - clock
+        outputs = [{"path": relative, "bytes": storage.file_size(staged)} for staged, relative in moves]
         report = build_report(
             plan=self.plan,
             units=units,
@@ -255,11 +258,10 @@ class _Driver:
             workers=self._executor.workers if self._executor else 0,
             format_version=FORMAT_VERSION,
         )
+        # From here on a kill costs nothing: the same command finishes the moves that run.json lists.
         self.folder.write("report.json", report)
-        self.folder.write(
-            "run.json", {**description, "status": "complete", "outputs": outputs, "output_groups": len(groups)}
-        )
-        self.ledger.sync()
+        self.folder.write("run.json", {**description, "status": "publishing", "moves": moves, "outputs": outputs})
+        publish(self.folder)
         return report
 
     def _tasks(
@@ -381,10 +383,9 @@ class _Driver:
 
     # Global stages
 
-    def _edges(self, stage: str, records: int, key: str) -> list[dict[str, Any]]:
+    def _edges(self, stage: str, records: int, key: str, earlier: str | None = None) -> list[dict[str, Any]]:
         segments = self.path("segments.arrays")
-        workers = self._executor.workers if self._executor else 1
-        n_partitions = preflight.partitions_for(records, self.options.worker_bytes, workers)
+        n_partitions = preflight.partitions_for(records, self.options.worker_bytes)
         paths = ArrayFile(segments).length("base")
         if paths * n_partitions > preflight.MOST_RANGE_READS:
             segments = self._merge(stage, records, paths, key)
@@ -392,7 +393,7 @@ class _Driver:
         for partition in range(n_partitions):
             own = task_key("edges", key, partition, n_partitions)
             output = self.path("edges", f"{own}.arrays")
-            tasks.append((own, EdgesTask(stage, partition, n_partitions, segments, output)))
+            tasks.append((own, EdgesTask(stage, partition, n_partitions, segments, earlier, output)))
         return self._tasks(f"{stage}: shuffle", edges, tasks)
 
     def _merge(self, stage: str, records: int, n_segments: int, key: str) -> str:
@@ -414,18 +415,19 @@ class _Driver:
     ) -> tuple[str, dict[str, Any]]:
         """Which documents the stage removes: (decisions file, counts)."""
         earlier = decided[-1][1] if decided else None
-        before = [key for _, key, _ in decided]
+        before = decisions_key(tuple((index, path) for index, path, _ in decided))
         settings = stage.settings.model_dump(mode="json")
-        edges_key = task_key("edges of", self._inputs_key, stage.name, stage.observed_settings())
+        # What an exact stage removes has the same keys as what it keeps; what a near-duplicate stage removes has others.
+        near = any(isinstance(self.stages[position], MinHash) for position, _, _ in decided)
+        edges_key = task_key("edges of", self._inputs_key, stage.name, stage.observed_settings(), before if near else None)
         records = _records(self.ledger, self.plan.units, stage.name)
-        found = self._edges(stage.name, records, edges_key)
+        found = self._edges(stage.name, records, edges_key, earlier if near else None)
         is_minhash = isinstance(stage, MinHash)
         verify = is_minhash and stage.settings.verify == "exact"
         key = task_key("decide", edges_key, index, stage.name, settings, stage.version, before)
         output = self.path("decisions", f"{key}.arrays")
         task = ComponentsTask(
             stage=stage.name,
-            stage_index=index,
             edges=tuple(result["outputs"][0] for result in found),
             parts=self.path("parts.pickle"),
             source_names=_source_names(self.ledger, self.plan),
@@ -476,7 +478,8 @@ class _Driver:
         for partition in range(n_partitions):
             own = task_key("cover", key, partition, n_partitions)
             output_path = self.path("covers", f"{own}.arrays")
-            covers.append((own, CoverTask(partition, paths, stage.settings, output_path)))
+            scratch = None if storage.is_remote(self.folder.work) else self.folder.work
+            covers.append((own, CoverTask(partition, paths, stage.settings, scratch, output_path)))
         found = self._tasks(f"{stage.name}: compare", cover, covers)
         joined = VerifiedTask(task, task.output, tuple(result["outputs"][0] for result in found), output)
         (result,) = self._tasks(f"{stage.name}: decide", verified_decisions, [(key, joined)])
@@ -486,7 +489,7 @@ class _Driver:
 
     def _second_pass(
         self, parts: list[Part], decided: list[tuple[int, str, dict[str, Any]]]
-    ) -> tuple[list[tuple[int, int]], list[dict[str, Any]]]:
+    ) -> list[dict[str, Any]]:
         counts = [part for unit in self.plan.units for part in (self.ledger.recorded(unit.key) or {})["parts"]]
         kept = np.array([part["text_bytes"] for part in counts], np.float64)
         removed_rows = sum(documents for part in counts for documents in part["removed"].values())
@@ -495,33 +498,39 @@ class _Driver:
             removed_rows += sum(documents for documents, _ in result["removed"].values())
         sampled = np.array([part["compression_sample"] for part in counts], np.float64).reshape(-1, 2).sum(axis=0)
         ratio = sampled[1] / sampled[0] if sampled[0] else 1.0
-        groups = group_parts(np.maximum(kept, 0) * ratio, self.recipe.output.file_bytes)
+        raw = np.array([part["raw_bytes"] for part in counts], np.int64)
+        groups = group_parts(np.maximum(kept, 0) * ratio, raw, self.recipe.output.file_bytes)
         n_partitions = max(1, -(-removed_rows // _REMOVED_ROWS))
         shown = tuple(number for _, _, result in decided for one in result["largest_components"] for number in one["numbers"])
+        lifted = tuple(sorted({name for columns in self.columns.values() for name, _ in columns.lifted}))
         tasks, sizes = [], []
-        for first, last in groups:
+        for together in tasks_of(groups, [part.unit.key for part in parts]):
+            first, last = together[0][0], together[-1][1]
+            cuts = tuple(end - first for _, end in together[:-1])
             mine = parts[first:last]
             low, high = mine[0].base, mine[-1].base + mine[-1].n_documents
             excerpts = tuple(number for number in shown if low <= number < high)
             decisions = tuple((index, path) for index, path, _ in decided)
             output = self.recipe.output.model_dump(mode="json", exclude={"file_bytes"})
-            key = task_key("second pass", self._inputs_key, decisions_key(decisions), first, last, n_partitions, output)
+            key = task_key("second pass", self._inputs_key, decisions_key(decisions), first, last, cuts, n_partitions, output)
             task = SecondPassTask(
                 tuple(mine),
                 self.stages,
                 decisions,
                 self.path("files.pickle"),
                 self.columns,
+                lifted,
                 self.recipe.max_document_bytes,
                 self.recipe.output.format,
+                cuts,
                 n_partitions,
                 excerpts,
                 storage.join(self.folder.staging, key),
             )
             tasks.append((key, task))
-            sizes.append(sum(part["raw_bytes"] for part in counts[first:last]))
+            sizes.append(int(raw[first:last].sum()))
         self._n_removed_partitions = n_partitions
-        return groups, self._tasks("second pass", second_pass, tasks, sizes)
+        return self._tasks("second pass", second_pass, tasks, sizes)
 
     def _finish_files(self, written: list[dict[str, Any]]) -> list[tuple[str, str]]:
         """Join small files, index the removed, and say where every staged file belongs."""
@@ -530,7 +539,8 @@ class _Driver:
         for split in SPLITS:
             files = [file for result in written for file in result["documents"][split]]
             paths = [file["path"] for file in files]
-            if split != "train":
+            # A small output was cut on purpose; what lies below size otherwise are holdouts, and stretches that keep little.
+            if split != "train" or len(files) > FILES_OF_A_SMALL_OUTPUT:
                 paths = self._joined(split, files)
             for number, path in enumerate(paths):
                 moves.append((path, f"documents/{split}/{split}-{number:05d}.{suffix}"))

@@ -42,6 +42,11 @@ class RunFolder:
         return cls(output, work or storage.join(output, "work"))
 
     @property
+    def work_is_elsewhere(self) -> bool:
+        """Whether the work folder lies outside DIR, so that two runs could be given the same one."""
+        return not self.work.startswith(self.output.rstrip("/") + "/")
+
+    @property
     def staging(self) -> str:
         """Where results are built."""
         return storage.join(self.output, ".staging")
@@ -135,6 +140,7 @@ def describe_run(plan: Plan, input_path: str | None, limit: int | None, key: str
         "recipe": plan.recipe.resolved(),
         "sources": list(plan.sources),
         "limit": limit,
+        "unit_bytes": plan.unit_bytes,
         "input": {"path": input_path, "files": files},
         "versions": versions(),
     }
@@ -151,17 +157,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def publish(folder: RunFolder, moves: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Replace the result folders by staged files: (staged path, path in DIR). Returns path and bytes of each file."""
+def publish(folder: RunFolder) -> None:
+    """Put the staged files that run.json lists into place, and nothing else beside them; may be repeated after a kill."""
+    run = folder.read("run.json")
+    assert run is not None
+    moves = {relative: staged for staged, relative in run["moves"]}
     for name in RESULT_FOLDERS:
-        storage.delete_tree(storage.join(folder.output, name))
-    listed = []
-    for staged, relative in moves:
-        final = storage.join(folder.output, relative)
-        storage.move(staged, final)
-        listed.append({"path": relative, "bytes": storage.file_size(final)})
+        place = storage.join(folder.output, name)
+        for info in storage.list_files(place) if storage.exists(place) else []:
+            if f"{name}/{storage.relative(info.path, place)}" not in moves:
+                storage.delete(info.path)
+    for relative, staged in moves.items():
+        if storage.exists(staged):
+            storage.move(staged, storage.join(folder.output, relative))
     storage.delete_tree(folder.staging)
-    return listed
+    del run["moves"]
+    folder.write("run.json", {**run, "status": "complete"})
 
 
 def clean(output: str, work: str | None = None) -> dict[str, int]:

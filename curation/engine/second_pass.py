@@ -1,12 +1,12 @@
 """The second pass: read the input again and write every document once, with its columns; record what was removed.
 
-A task covers the consecutive parts of one output file: it leaves that file for each split, its rows of removed/ and duplicates/,
-and its records of quarantine/. Which parts make a file follows from kept bytes alone, so the bytes depend on no worker.
+A task covers the consecutive parts of one output file, or of several when they come from one unit of input, which is then read
+once: it leaves those files for each split, its rows of removed/ and duplicates/, and its records of quarantine/. Which parts
+make a file follows from kept bytes alone, so the bytes depend on no worker.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,10 @@ class SecondPassTask:
     decisions: tuple[tuple[int, str], ...]  # (index of a global stage, its decisions file), in stage order
     files: str  # a pickled FileTable
     columns: dict[str, Columns]
+    lifted: tuple[str, ...]  # lifted columns of all sources: every file has all of them
     maximum_document_bytes: int
     format: str
+    cuts: tuple[int, ...]  # a file of documents ends before each of these places in `parts`
     n_partitions: int  # of removed/ and duplicates/
     excerpts: tuple[int, ...]  # numbers of documents whose first characters the summary shows
     output: str
@@ -44,25 +46,31 @@ class SecondPassTask:
 
 def second_pass(task: SecondPassTask) -> dict[str, Any]:
     """Write the documents of the task's parts, and the record of those that go."""
-    parts = [DecidedPart(task, part) for part in task.parts]
-    files = {split: DocumentFile(f"{task.output}-{split}.{SUFFIXES[task.format]}", task.format) for split in SPLITS}
+    parts = _DecidedParts(task)
+    files = _Files(task)
     log = RemovalLog(task.stages, task.files)
+    counts: dict[str, dict[str, list[int]]] = {"kept": {}, "splits": {}, "removed_by": {}}
     excerpts: dict[str, Any] = {}
+    wanted = [parts[index].wanted_rows() for index in range(len(task.parts))]
     try:
-        wanted = [part.wanted_rows() for part in parts]
+        finished = 0
         for rows in read_rows(list(task.parts), wanted, task.columns, task.maximum_document_bytes, with_details=True):
+            while finished < rows.part:
+                files.end_part(finished)
+                finished += 1
             part = parts[rows.part]
             _write_kept(part, rows, files)
             if part.columns.subset:
                 assert rows.details is not None
                 log.add(part, rows.rows, rows.details.column("subset"))
             excerpts.update(part.excerpts(rows))
-        documents = {split: file.close() for split, file in files.items()}
+        documents = files.close()
     except BaseException as error:
-        for file in files.values():
-            file.abandon(error)
+        files.abandon(error)
         raise
-    for part in parts:
+    for index in range(len(task.parts)):
+        part = parts[index]
+        _count(part, counts)
         if not part.columns.subset:
             log.add(part, np.arange(part.part.n_documents), None)
     removed = log.close(task.output, task.n_partitions)
@@ -74,8 +82,57 @@ def second_pass(task: SecondPassTask) -> dict[str, Any]:
         "removed": removed,
         "quarantine": quarantine,
         "excerpts": excerpts,
-        **_counts(parts),
+        **counts,
     }
+
+
+class _Files:
+    """The files of documents of a task: one for each split and range between cuts."""
+
+    def __init__(self, task: SecondPassTask) -> None:
+        self.task = task
+        self._number = 0
+        self._closed: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        self._open()
+
+    def _open(self) -> None:
+        suffix = SUFFIXES[self.task.format]
+        prefix = f"{self.task.output}-{self._number:04d}"
+        self._files = {split: DocumentFile(f"{prefix}-{split}.{suffix}", self.task.format) for split in SPLITS}
+
+    def __getitem__(self, split: str) -> DocumentFile:
+        return self._files[split]
+
+    def end_part(self, index: int) -> None:
+        """Part `index` is complete; its file too, where a cut follows."""
+        if index + 1 in self.task.cuts:
+            self.close()
+            self._number += 1
+            self._open()
+
+    def close(self) -> dict[str, list[dict[str, Any]]]:
+        """Publish the open files; all of the task's so far, by split."""
+        for split, file in self._files.items():
+            self._closed[split] += file.close()
+        return self._closed
+
+    def abandon(self, error: BaseException) -> None:
+        """Drop the unfinished files."""
+        for file in self._files.values():
+            file.abandon(error)
+
+
+class _DecidedParts:
+    """The task's parts with their decisions; only the one in use is held, since a task may cover a whole large file."""
+
+    def __init__(self, task: SecondPassTask) -> None:
+        self._task = task
+        self._held: tuple[int, DecidedPart] | None = None
+
+    def __getitem__(self, index: int) -> DecidedPart:
+        if self._held is None or self._held[0] != index:
+            self._held = index, DecidedPart(self._task, self._task.parts[index])
+        return self._held[1]
 
 
 class DecidedPart:
@@ -111,8 +168,8 @@ class DecidedPart:
             self.removed_by[rows] = index
             self.kept_rank[rows] = file.read("kept_rank", start, stop)
             self.similarity[rows] = file.read("similarity", start, stop)
-            if storage.exists(f"{path}.ids"):
-                ids = read_ipc(f"{path}.ids").read_all()["id"].slice(start, stop - start).to_pylist()
+            if self.columns.id:
+                ids = read_ipc(f"{path}.ids").get_batch(self.part.index).column("id").to_pylist()
                 self.duplicate_ids.update(zip(rows.tolist(), ids, strict=True))
         start, stop = self._range(file, "copies_starts")
         self.n_duplicates[:] = 0
@@ -165,7 +222,7 @@ class DecidedPart:
         return found
 
 
-def _write_kept(part: DecidedPart, rows: Rows, files: dict[str, DocumentFile]) -> None:
+def _write_kept(part: DecidedPart, rows: Rows, files: _Files) -> None:
     kept = np.flatnonzero(part.kept[rows.rows])
     if not len(kept):
         return
@@ -181,13 +238,17 @@ def _write_kept(part: DecidedPart, rows: Rows, files: dict[str, DocumentFile]) -
     }
     for name in ("subset", "url", "language", "meta"):
         columns[name] = details.column(name).take(take)
-    for name, _ in part.columns.lifted:
-        columns[name] = details.column(name).take(take)
+    own = {name for name, _ in part.columns.lifted}
+    for name in part.task.lifted:
+        columns[name] = details.column(name).take(take) if name in own else pa.nulls(len(kept), pa.float64())
     if part.task.decisions:
         columns["n_duplicates"] = pa.array(part.n_duplicates[chosen])
     for component, is_kept in part.annotations:
         columns["component"] = pa.array(component[chosen])
         columns["is_kept"] = pa.array(is_kept[chosen])
+    if part.task.format != "parquet":
+        columns["text_member"] = pa.array([part.columns.text] * len(kept), pa.string())
+        columns["id_member"] = pa.array([part.columns.id] * len(kept), pa.string())
     batch = pa.RecordBatch.from_pydict(columns)
     splits = part.split[chosen]
     for code, split in enumerate(SPLITS):
@@ -199,7 +260,7 @@ def _write_kept(part: DecidedPart, rows: Rows, files: dict[str, DocumentFile]) -
 def _quarantine(task: SecondPassTask) -> str | None:
     batches = []
     for part in task.parts:
-        if storage.exists(f"{part.path}.bad"):
+        if "bad" in part.arrays().meta["beside"]:
             reader = read_ipc(f"{part.path}.bad")
             batches += [reader.get_batch(index) for index in range(reader.num_record_batches)]
     if not batches:
@@ -210,27 +271,19 @@ def _quarantine(task: SecondPassTask) -> str | None:
     return path
 
 
-def _counts(parts: list[DecidedPart]) -> dict[str, dict[str, list[int]]]:
-    """[documents, text bytes] kept by source and by split, and removed by "STAGE<tab>SOURCE"."""
-    kept: dict[str, Counter[str]] = {}
-    by_split: dict[str, Counter[str]] = {}
-    removed: dict[str, Counter[str]] = {}
-    for part in parts:
-        for code, source in enumerate(part.sources):
-            mine = part.source == code
-            _add(kept, source, mine & part.kept, part.text_bytes)
-            for index in np.unique(part.removed_by[mine & ~part.kept]).tolist():
-                _add(removed, f"{part.task.stages[index].name}\t{source}", mine & (part.removed_by == index), part.text_bytes)
-        for code, split in enumerate(SPLITS):
-            _add(by_split, split, part.kept & (part.split == code), part.text_bytes)
-    counted = {"kept": kept, "splits": by_split, "removed_by": removed}
-    return {
-        name: {key: [counter["documents"], counter["bytes"]] for key, counter in table.items()}
-        for name, table in counted.items()
-    }
+def _count(part: DecidedPart, counts: dict[str, dict[str, list[int]]]) -> None:
+    """Add to [documents, text bytes] kept by source and by split, and removed by "STAGE<tab>SOURCE"."""
+    for code, source in enumerate(part.sources):
+        mine = part.source == code
+        _add(counts["kept"], source, mine & part.kept, part.text_bytes)
+        for index in np.unique(part.removed_by[mine & ~part.kept]).tolist():
+            key = f"{part.task.stages[index].name}\t{source}"
+            _add(counts["removed_by"], key, mine & (part.removed_by == index), part.text_bytes)
+    for code, split in enumerate(SPLITS):
+        _add(counts["splits"], split, part.kept & (part.split == code), part.text_bytes)
 
 
-def _add(table: dict[str, Counter[str]], key: str, chosen: np.ndarray, text_bytes: np.ndarray) -> None:
-    counter = table.setdefault(key, Counter())
-    counter["documents"] += int(chosen.sum())
-    counter["bytes"] += int(text_bytes[chosen].sum())
+def _add(table: dict[str, list[int]], key: str, chosen: np.ndarray, text_bytes: np.ndarray) -> None:
+    entry = table.setdefault(key, [0, 0])
+    entry[0] += int(chosen.sum())
+    entry[1] += int(text_bytes[chosen].sum())

@@ -100,19 +100,14 @@ class CoverTask:
     partition: int
     gathered: tuple[str, ...]
     settings: MinHashSettings
+    scratch: str | None  # a local folder; None: the system's
     output: str
 
 
 def cover(task: CoverTask) -> dict[str, Any]:
     """Compare the partition's documents in keep order; leaves (number, kept number, similarity) of what goes."""
-    batches = [read_ipc(path).get_batch(task.partition) for path in task.gathered]
-    numbers, places = (
-        np.concatenate([batch.column(name).to_numpy() for batch in batches]) for name in ("number", "place")
-    )
-    keys = np.concatenate([batch.column("keys").flatten().to_numpy() for batch in batches]).reshape(-1, task.settings.bands)
-    with tempfile.TemporaryDirectory(prefix="curate-verify-") as scratch:
-        sets, offsets = _mapped_sets(batches, task.settings, os.path.join(scratch, "sets"))
-        del batches
+    with tempfile.TemporaryDirectory(prefix="curate-verify-", dir=task.scratch) as scratch:
+        numbers, places, keys, sets, offsets = _load(task, os.path.join(scratch, "sets"))
         order = np.argsort(places).astype(np.int64)
         kept_by, similarity, past_limit = greedy_cover(
             order, keys, sets, offsets, task.settings.threshold, task.settings.maximum_comparisons
@@ -124,12 +119,18 @@ def cover(task: CoverTask) -> dict[str, Any]:
     return {"outputs": [task.output], "past_limit": int(past_limit)}
 
 
-def _mapped_sets(batches: list[pa.RecordBatch], settings: MinHashSettings, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """The n-gram sets of all documents, in a mapped scratch file: (uint64[total], int64[n + 1])."""
+def _load(task: CoverTask, path: str) -> tuple[np.ndarray, ...]:
+    """(numbers, places, band keys, n-gram sets, their offsets) of the partition; the sets are a mapped scratch file."""
+    settings = task.settings
+    numbers, places, keys = [], [], []
     offsets = [np.zeros(1, np.int64)]
     end = 0
     with open(path, "wb") as file:
-        for batch in batches:
+        for gathered in task.gathered:
+            batch = read_ipc(gathered).get_batch(task.partition)
+            numbers.append(batch.column("number").to_numpy().copy())
+            places.append(batch.column("place").to_numpy().copy())
+            keys.append(batch.column("keys").flatten().to_numpy().copy())
             texts = batch.column("text")
             for start, stop in _slices(texts):
                 piece = DocumentBatch(np.zeros(stop - start, np.uint64), texts.slice(start, stop - start))
@@ -139,7 +140,8 @@ def _mapped_sets(batches: list[pa.RecordBatch], settings: MinHashSettings, path:
                 offsets.append(set_offsets[1:] + end)
                 end += len(sets)
     mapped = np.asarray(np.memmap(path, np.uint64, "r", shape=(end,))) if end else np.zeros(0, np.uint64)
-    return mapped, np.concatenate(offsets)
+    joined = [np.concatenate(values) for values in (numbers, places, keys, offsets)]
+    return joined[0], joined[1], joined[2].reshape(-1, settings.bands), mapped, joined[3]
 
 
 def _slices(texts: pa.LargeStringArray) -> list[tuple[int, int]]:

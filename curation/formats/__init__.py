@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,14 +26,18 @@ __all__ = [
 
 KNOWN_SUFFIXES = ".jsonl, .ndjson, .json (plain, .gz or .zst) or .parquet"
 _LINES = (".jsonl", ".ndjson", ".json")
-_FORMATS = {"jsonl": jsonl, "parquet": parquet, "huggingface": huggingface}
-_READERS = {"jsonl": jsonl.JsonlReader, "parquet": parquet.ParquetReader, "huggingface": huggingface.HuggingFaceReader}
+_FORMATS: dict[str, Any] = {"jsonl": jsonl, "parquet": parquet, "huggingface": huggingface}
+_READERS: dict[str, Any] = {
+    "jsonl": jsonl.JsonlReader,
+    "parquet": parquet.ParquetReader,
+    "huggingface": huggingface.HuggingFaceReader,
+}
 
 
 class Reader(Protocol):
     """The batches of a piece, in order; `digest` is the XXH3-128 (hex) of the bytes read, once all batches were.
 
-    It is "" where it was not taken: with `wanted`, and where an etag identifies the content. Iterating raises OSError when the
+    It is "" where it was not taken: with `wanted`, and where an etag says as much. Iterating raises OSError when the
     file cannot be read; bad content never raises but comes as bad records.
     """
 
@@ -60,7 +64,8 @@ def format_of(path: str, given: str | None = None) -> str:
 
 def pieces(info: storage.FileInfo, form: str, unit_bytes: int) -> list[Piece]:
     """Cut a file into pieces of about `unit_bytes` of raw data where its format allows it. Raises OSError."""
-    return _FORMATS[form].pieces(info, unit_bytes)  # type: ignore[attr-defined, no-any-return]
+    cut: list[Piece] = _FORMATS[form].pieces(info, unit_bytes)
+    return cut
 
 
 def read(
@@ -73,7 +78,7 @@ def read(
     with_details: bool = False,
 ) -> Reader:
     """Read a piece, or of it only the records at the positions `wanted` (uint64, ascending)."""
-    return _READERS[piece.format](
+    reader: Reader = _READERS[piece.format](
         piece,
         columns,
         maximum_document_bytes=maximum_document_bytes,
@@ -81,3 +86,4 @@ def read(
         wanted=wanted,
         with_details=with_details,
     )
+    return reader

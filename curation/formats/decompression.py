@@ -1,4 +1,4 @@
-"""Decompressed streams that end well or say how they do not: gzip members and zstd frames, read across, in bounded memory."""
+"""Decompressed streams that end well or say how they do not: gzip members and zstd frames, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import zstandard
 from curation import storage
 
 _RAW_BYTES = 2**20  # of one read of the compressed file
-# Compressed bytes given to the decoder at once. zstd can turn 4 bytes into 128 KB, so the most bounds what comes out (64 MB),
-# and after data that expands much the next feed is small.
+# Compressed bytes given to the decoder at once, least and most. zstd can turn 4 bytes into 128 KB, so the most bounds
+# what comes out (64 MB), and after data that expands much the next feed is small.
 _FEED_BYTES = (64, 2048)
 _OUTPUT_BYTES = 2**20  # what a feed should give at most
 _MAXIMUM_WINDOW_BYTES = 2**31  # what `zstd --long=31` needs
@@ -46,27 +46,22 @@ class Decompressed:
         self._damage: DamagedError | None = None
 
     def read(self, n_bytes: int, /) -> bytes:
-        """Exactly `n_bytes` unless the end comes first. Raises DamagedError once all before the damage has been given."""
-        if self._damage is not None:
+        """Exactly `n_bytes` unless the end comes first. Raises DamagedError once all before the damage was given."""
+        if self._damage is not None and not self._waiting:
             raise self._damage
         pieces, total = [self._waiting], len(self._waiting)
         try:
-            while total < n_bytes:
-                piece = next(self._pieces, b"")
-                if not piece:
-                    break
+            while total < n_bytes and (piece := next(self._pieces, b"")):
                 pieces.append(piece)
                 total += len(piece)
         except DamagedError as damage:
+            if not total:
+                raise
             self._damage = damage
-        joined = b"".join(pieces)
-        if not joined and self._damage is not None:
-            raise self._damage
-        if self._damage is not None:
-            self._waiting = b""
-            return joined
-        self._waiting = joined[n_bytes:]
-        return joined[:n_bytes]
+        last = pieces.pop()
+        cut = len(last) - max(0, total - n_bytes)
+        self._waiting = last[cut:]
+        return b"".join([*pieces, last[:cut]])
 
     def _decode(self) -> Iterator[bytes]:
         decoder: Any = None
@@ -121,10 +116,11 @@ class Decompressed:
 
 
 def seekable_frames(path: str, size: int) -> list[tuple[int, int]]:
-    """(compressed, decompressed) offsets of the frames of a zstd file with a seek table, and of the end; [] without a table.
+    """(compressed, decompressed) offsets of the frames of a zstd file, and of the end; [] when it has no seek table.
 
-    The table is the last frame of the file (zstd's contrib/seekable_format): 8 bytes of skippable frame header, then for each
-    frame its compressed and decompressed bytes (and a checksum), then their number, a descriptor and a magic: 9 bytes.
+    The table is the last frame of the file (zstd's contrib/seekable_format): 8 bytes of skippable frame header, then
+    for each frame its compressed and decompressed bytes (and a checksum), then 9 bytes: their number, a descriptor and
+    a magic.
     """
     if size < 17:
         return []

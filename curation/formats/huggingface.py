@@ -1,7 +1,7 @@
-"""Hugging Face data sets: a name on the hub, or a local directory that `save_to_disk` left or `load_dataset` understands.
+"""Hugging Face data sets: a name on the hub, or a directory that `save_to_disk` left or `load_dataset` understands.
 
-They are opened mapped, not read into memory, and a position is a row. A data set that is to be streamed is first copied into
-Parquet files by `spool`, since the input is read twice. Set HF_HUB_OFFLINE=1 to be sure that the hub is not asked.
+They are opened mapped, not read into memory, and a position is a row. A data set that is to be streamed is first copied
+into Parquet files by `spool`, since the input is read twice. Set HF_HUB_OFFLINE=1 to be sure that the hub is not asked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_dataset_directory(path: str) -> bool:
 def dataset_info(path: str, split: str | None = None) -> storage.FileInfo:
     """A data set's split as if it were a file: its path is PATH/SPLIT (PATH for one saved without splits).
 
-    `path` may be NAME:CONFIGURATION. Raises ValueError when there is no such data set or split, or no way to choose one.
+    `path` may be NAME:CONFIGURATION. Raises ValueError when there is no such data set or split, or a choice of splits.
     """
     chosen = path.rstrip("/")
     if not os.path.isfile(os.path.join(path, _SAVED)):
@@ -57,7 +57,9 @@ def _chosen_split(path: str, split: str | None) -> str:
         return str(split)
     listed = ", ".join(names)
     if split is None:
-        raise ValueError(f"{path} has the splits {listed}: choose one with `split: {names[0]}`, or name a source for each")
+        raise ValueError(
+            f"{path} has the splits {listed}: choose one with `split: {names[0]}`, or name a source for each"
+        )
     raise ValueError(f"{path} has no split {split!r}; its splits are {listed}")
 
 
@@ -148,7 +150,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def spool(path: str, split: str | None, directory: str, maximum_rows: int) -> list[str]:
-    """Copy a data set, read as a stream, into Parquet files of at most `maximum_rows` under `directory`; their paths in order.
+    """Copy a data set, read as a stream, into Parquet files of at most `maximum_rows` in `directory`; their paths.
 
     A finished copy is used again; one that was broken off starts over. Raises ValueError as `dataset_info` does.
     """

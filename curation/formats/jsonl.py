@@ -1,11 +1,12 @@
-"""JSON lines, plain or compressed: blocks of whole lines, scanned by a kernel, in memory that does not grow with the file.
+"""JSON lines, plain or compressed: blocks of whole lines, scanned by a kernel, in memory that does not grow with files.
 
-A position is the offset of a line in the decompressed stream, so it does not depend on how a file is cut or compressed. Plain
-files are cut anywhere, and zstd files that end with a seek table at their frames; the other ones are one piece.
+A position is the offset of a line in the decompressed stream, so it does not depend on how a file is cut or compressed.
+Plain files are cut anywhere, and zstd files that end with a seek table at their frames; the other ones are one piece.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ _LINE_SLACK_BYTES = 2**20
 def line_limit(maximum_document_bytes: int) -> int:
     """Bytes of the longest line that is looked at.
 
-    Escapes make a line longer than its text: six bytes for one at worst, two for Chinese written as \\uXXXX. A limit that
-    allows the worst would cost that much memory for each line that is no document at all; twice the text and 1 MB it is.
+    Escapes make a line longer than its text: six bytes for one at worst, two for one of Chinese as \\uXXXX. A limit
+    that allows the worst would cost that much memory for lines that are no documents: twice the text and 1 MB it is.
     """
     return 2 * maximum_document_bytes + _LINE_SLACK_BYTES
 
@@ -64,18 +65,23 @@ def _frame_bounds(frames: list[tuple[int, int]], unit_bytes: int) -> list[int]:
 
 
 class _Raw:
-    """The bytes of a file from `position` on, hashing those in [hash_start, hash_end) (-1: all that follow) on their way."""
+    """A file from `position` on; the bytes in [hash_start, hash_end) (-1: all that follow) are hashed on their way."""
 
     def __init__(self, path: str, position: int, hash_start: int, hash_end: int, digest: xxhash.xxh3_128) -> None:
-        self._file = storage.open_stream(path, position)
+        self._path, self._file = path, storage.open_stream(path, position)
         self._position, self._range, self._digest = position, (hash_start, hash_end), digest
 
     def read(self, n_bytes: int, /) -> bytes:
         """Exactly `n_bytes`, fewer at the end."""
         parts = []
-        while n_bytes and (part := self._file.read(n_bytes)):
-            parts.append(part)
-            n_bytes -= len(part)
+        try:
+            while n_bytes and (part := self._file.read(n_bytes)):
+                parts.append(part)
+                n_bytes -= len(part)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), self._path) from error
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         start, end = self._range
         first = max(0, start - self._position)
@@ -139,7 +145,7 @@ class _Blocks:
         if not cut:
             self._hold(chunk)
             return None
-        block = _Block(self._position, b"".join([*self._pending, chunk[:cut]]), self._bad)
+        block = _Block(self._position, b"".join([*self._pending, memoryview(chunk)[:cut]]), self._bad)
         self._pending, self._pending_bytes, self._bad = [], 0, []
         self._position += len(block.data)
         if self._end >= 0 and self._position >= self._end:
@@ -265,9 +271,7 @@ class JsonlReader:
 
     def slow_line(self, line: bytes) -> Line | str:
         """The line as the slow reader sees it, or its reason."""
-        return read_line(
-            line, self._columns.text, self._columns.id, self._maximum_line_bytes, self._maximum_text_bytes
-        )
+        return read_line(line, self._columns.text, self._columns.id, self._maximum_line_bytes, self._maximum_text_bytes)
 
     @property
     def columns(self) -> Columns:
@@ -310,7 +314,9 @@ class _Assembly:
         kept[list(self.slow)] = True
         self.rows = np.flatnonzero(kept)
         ids = self._ids(columns.id) if columns.id else None
-        texts = self._array(self.lines.text, self.lines.text_offsets, {row: line.text for row, line in self.slow.items()})
+        texts = self._array(
+            self.lines.text, self.lines.text_offsets, {row: line.text for row, line in self.slow.items()}
+        )
         details = None
         if self.reader.with_details:
             rest = {row: line.rest for row, line in self.slow.items()}

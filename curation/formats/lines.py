@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
 from curation.kernels.json_members import MAXIMUM_DEPTH
 
 # Numbers stay text: an integer of more than 4,300 digits would be an error, and none is needed as a number.
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=float)
-_KINDS = {dict: "an object", list: "an array", bool: "a boolean", type(None): "null", float: "a number"}
+_KINDS = {
+    "{": "an object",
+    "[": "an array",
+    '"': "a string",
+    "t": "a boolean",
+    "f": "a boolean",
+    "n": "null",
+}  # by first character
 _SPACE = " \t\r\n"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A good line: its text, the JSON text of its members (the last of each name), and one object of all but text and id."""
+    """A good line: its text, its members as JSON text (the last of each name), and an object of all but text and id."""
 
     text: str
     members: dict[str, bytes]
     rest: str
 
 
-def read_line(line: bytes, text_name: str, id_name: str | None, maximum_line_bytes: int, maximum_text_bytes: int) -> Line | str:
+def read_line(
+    line: bytes, text_name: str, id_name: str | None, maximum_line_bytes: int, maximum_text_bytes: int
+) -> Line | str:
     """The line (without its newline), or the reason why it cannot be used."""
     if len(line) > maximum_line_bytes:
         return long_line_reason(maximum_line_bytes)
@@ -39,7 +48,7 @@ def read_line(line: bytes, text_name: str, id_name: str | None, maximum_line_byt
         if _depth(value) > MAXIMUM_DEPTH:
             raise RecursionError
         if not isinstance(value, dict):
-            return f"the line is {_kind(value)}, not an object"
+            return f"the line is {_kind(source.lstrip())}, not an object"
         members, rest = _members(source, text_name, id_name)
     except json.JSONDecodeError as error:
         return f"not valid JSON: {error.msg} at character {error.pos}"
@@ -68,12 +77,14 @@ def kind_reason(name: str, kind: str) -> str:
     return f"{name!r} is {kind}, not a string"
 
 
-def _checked(value: dict[str, Any], members: dict[str, bytes], rest: str, text_name: str, maximum_text_bytes: int) -> Line | str:
+def _checked(
+    value: dict[str, Any], members: dict[str, bytes], rest: str, text_name: str, maximum_text_bytes: int
+) -> Line | str:
     if text_name not in value:
         return missing_reason(text_name)
     text = value[text_name]
     if not members[text_name].startswith(b'"'):
-        return kind_reason(text_name, _kind(text))
+        return kind_reason(text_name, _kind(members[text_name].decode()))
     try:
         text_bytes = len(text.encode())
     except UnicodeEncodeError as error:
@@ -83,8 +94,8 @@ def _checked(value: dict[str, Any], members: dict[str, bytes], rest: str, text_n
     return Line(text, members, rest)
 
 
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "a string or number")
+def _kind(source: str) -> str:
+    return _KINDS.get(source[0], "a number")
 
 
 def _depth(value: Any) -> int:
@@ -97,7 +108,7 @@ def _depth(value: Any) -> int:
 
 
 def _members(source: str, text_name: str, id_name: str | None) -> tuple[dict[str, bytes], str]:
-    """The members of an object that is known to be valid: values by name, and the object of the rest, as they are written."""
+    """The members of a valid object as they are written: values by name, and the object of all but text and id."""
     members: dict[str, bytes] = {}
     rest = []
     at = _after_space(source, source.index("{") + 1)

@@ -1,7 +1,7 @@
 """Values inside records: dotted paths, and the columns of the output that come from them.
 
-A path names a top-level member and then members inside it. Where a step meets a string, as the hub's loader makes of RedPajama's
-`meta`, the string is read as JSON.
+A path names a top-level member and then members inside it. Where a step meets a string, as the hub's loader makes of
+RedPajama's `meta`, the string is read as JSON.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parsed(raw: bytes) -> Any:
 def parsed_all(raws: Iterable[bytes | None]) -> list[Any]:
     """The values of JSON texts (None stays None); equal short texts are parsed once, so values must not be changed."""
     known: dict[bytes, Any] = {}
-    values = []
+    values: list[Any] = []
     for raw in raws:
         if raw is None:
             values.append(None)
@@ -63,12 +63,12 @@ def parsed_all(raws: Iterable[bytes | None]) -> list[Any]:
 
 
 def strings(values: Values, path: str, *, scalars: bool = False) -> pa.Array:
-    """The strings that `path` leads to, null where there is none; with `scalars`, numbers and booleans as JSON text too."""
+    """The strings that `path` leads to, else null; with `scalars`, numbers and booleans as JSON text too."""
     return pa.array([_string(value, scalars) for value in _at(values, path)], pa.string())
 
 
 def numbers(values: Values, path: str) -> pa.Array:
-    """The numbers and booleans that `path` leads to as float64, null for anything else (so that batches never differ in type)."""
+    """The numbers and booleans that `path` leads to as float64, else null: batches never differ in type."""
     found = [float(value) if isinstance(value, bool | int | float) else None for value in _at(values, path)]
     return pa.array(found, pa.float64())
 

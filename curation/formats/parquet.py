@@ -38,12 +38,14 @@ def pieces(info: storage.FileInfo, unit_bytes: int) -> list[Piece]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error of Arrow's means bad content. It raises OSError for that too; those of the system have a number."""
-    return isinstance(error, pa.ArrowException | UnicodeDecodeError) or (isinstance(error, OSError) and error.errno is None)
+    """Whether an error of Arrow's means bad content. It raises OSError for that too; the system's have a number."""
+    return isinstance(error, pa.ArrowException | UnicodeDecodeError) or (
+        isinstance(error, OSError) and error.errno is None
+    )
 
 
 class ParquetReader:
-    """The batches of a piece. `digest` is known after they were read; an object store's etag says as much, so it is "" there."""
+    """The batches of a piece; `digest` is known once they were read, and "" in an object store, which has etags."""
 
     def __init__(
         self,
@@ -64,7 +66,9 @@ class ParquetReader:
         with storage.open_read(path) as file:
             try:
                 # pre_buffer would hold the row groups' bytes for the whole iteration.
-                parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=0 if storage.is_remote(path) else _READ_BUFFER_BYTES)
+                parquet = pq.ParquetFile(
+                    file, pre_buffer=False, buffer_size=0 if storage.is_remote(path) else _READ_BUFFER_BYTES
+                )
             except (pa.ArrowException, OSError) as error:
                 if not is_damage(error):
                     raise
@@ -102,7 +106,9 @@ class ParquetReader:
                 if not is_damage(error):
                     raise
                 if self._wanted is not None:
-                    raise OSError(f"{self._piece.path}: a column of row group {index} is damaged: {_first_line(error)}") from error
+                    raise OSError(
+                        f"{self._piece.path}: a column of row group {index} is damaged: {_first_line(error)}"
+                    ) from error
                 yield lost_table(done, f"damaged Parquet data: {_first_line(error)}", groups.bytes_from(place))
                 return
 

@@ -1,4 +1,4 @@
-"""What readers take and give: which columns mean what, a piece of a file, a batch of its records, and what was wrong."""
+"""What readers take and give: which columns mean what, a piece of a file, a batch of records, and what was wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BATCH_BYTES = 4 * 2**20  # raw bytes of a batch
 
 @dataclass(frozen=True)
 class Columns:
-    """Members (or columns) of a record by meaning: `subset`, `by` and the paths of `lifted` may be dotted (`meta.url`)."""
+    """Members (or columns) of a record by meaning; `subset`, `by` and the lifted paths may be dotted (`meta.url`)."""
 
     text: str = "text"
     id: str | None = None
@@ -24,10 +24,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a file that one task reads: records whose positions lie in [start, end); end -1 means the end of the file.
+    """A part of a file that one task reads: records at positions in [start, end); end -1 means the end of the file.
 
-    A record's position is its row, or in JSON lines the offset of its line in the decompressed stream: a line belongs to the
-    piece that it starts in. `path` of a Hugging Face data set is its name or directory, a slash, and the split.
+    A record's position is its row, or in JSON lines the offset of its line in the decompressed stream: a line belongs
+    to the piece that it starts in. `path` of a Hugging Face data set is its name or directory, a slash, and the split.
     """
 
     path: str

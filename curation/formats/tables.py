@@ -1,7 +1,8 @@
 """Batches from Arrow tables, for formats that have columns: Parquet and Hugging Face data sets.
 
-The other columns of a row become one JSON object, in their order: timestamps, dates and times as ISO 8601 (nanoseconds are cut
-to microseconds), decimals and durations as strings, bytes as base64, maps as lists of pairs, NaN and infinities as null.
+The other columns of a row become one JSON object, in their order: timestamps, dates and times as ISO 8601 (nanoseconds
+are cut to microseconds), decimals and durations as strings, bytes as base64, maps as lists of pairs, NaN and
+infinities as null.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from curation.formats import members
 from curation.formats.lines import kind_reason, long_text_reason
-from curation.formats.records import RAW_BYTES, BadRecord, Batch, Columns, bad_record
+from curation.formats.records import RAW_BYTES, BadRecord, Batch, Columns, bad_record, empty_batch
 
 
 class ColumnError(Exception):
@@ -166,7 +167,9 @@ def _meta(table: pa.RecordBatch, columns: Columns, values: _Values) -> pa.Array:
     if not names:
         return pa.array(["{}"] * table.num_rows, pa.string())
     rows = zip(*(values(name) for name in names), strict=True)
-    objects = [orjson.dumps(dict(zip(names, row, strict=True)), default=_plain, option=orjson.OPT_NON_STR_KEYS) for row in rows]
+    objects = [
+        orjson.dumps(dict(zip(names, row, strict=True)), default=_plain, option=orjson.OPT_NON_STR_KEYS) for row in rows
+    ]
     return pa.array(objects, pa.binary()).cast(pa.string())
 
 
@@ -183,6 +186,4 @@ def _plain(value: Any) -> Any:
 
 def lost_table(position: int, reason: str, lost_bytes: int) -> Batch:
     """A batch that says that the rest of a table cannot be used."""
-    from curation.formats.records import empty_batch
-
     return empty_batch([BadRecord(position, reason, b"", max(1, lost_bytes))])

@@ -113,21 +113,28 @@ def _bounds(operation: Any, argument: Any) -> tuple[int, ...]:
         return 0, argument, argument + 1
     if operation is ops.ANY:
         return 0, ord("\n"), ord("\n") + 1
-    member = np.zeros(CODE_POINTS, bool)
+    runs: list[tuple[int, int]] = []
     negated = False
     for kind, value in argument:
         if kind is ops.NEGATE:
             negated = True
         elif kind is ops.LITERAL:
-            member[value] = True
+            runs.append((value, value + 1))
         elif kind is ops.RANGE:
-            member[value[0] : value[1] + 1] = True
+            runs.append((value[0], value[1] + 1))
         elif kind is ops.CATEGORY and value in _CATEGORIES:
-            for start, end in _category_runs(_CATEGORIES[value]):
-                member[start:end] = True
+            runs.extend(_category_runs(_CATEGORIES[value]))
         else:
             raise UnsupportedPatternError(f"{kind} {value!r} in a regular expression's set is not supported")
-    return tuple(np.flatnonzero(np.diff(member != negated, prepend=False)).tolist())
+    bounds: list[int] = []
+    for start, end in sorted(runs):
+        if bounds and start <= bounds[-1]:
+            bounds[-1] = max(bounds[-1], end)
+        else:
+            bounds += start, end
+    if negated:
+        bounds = bounds[1:] if bounds[0] == 0 else [0, *bounds]
+    return tuple(bounds)
 
 
 @cache
@@ -138,7 +145,7 @@ def _category_runs(name: str) -> list[tuple[int, int]]:
 
 def all_characters() -> str:
     """Every code point, surrogates included, in order."""
-    return "".join(map(chr, range(CODE_POINTS)))
+    return np.arange(CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def _classes(sets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,16 @@ from numba import uint32, uint64
 
 from curation.kernels import kernel
 from curation.kernels.vectors import LANES, load_32, load_64, sha1_block
-from curation.kernels.vectors_xxhash import PRIME_1, PRIME_2, PRIME_3, PRIME_4, PRIME_5, START, xxh32_finish, xxh32_stripe
+from curation.kernels.vectors_xxhash import (
+    PRIME_1,
+    PRIME_2,
+    PRIME_3,
+    PRIME_4,
+    PRIME_5,
+    START,
+    xxh32_finish,
+    xxh32_stripe,
+)
 
 _FIFTH = np.uint32(PRIME_5)
 

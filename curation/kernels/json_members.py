@@ -1,8 +1,8 @@
 """Lines of JSON objects, scanned once: where their members lie, and the decoded text.
 
-The scan checks the whole grammar of a line (strings included: escapes and UTF-8), so that a line it accepts is one that Python's
-`json` accepts; lines that it refuses are left to a slow reader that can say what is wrong. It moves eight bytes at a time
-through strings, where nearly all bytes are. Values keep their bytes: nothing is parsed but the text.
+The scan checks the whole grammar of a line (strings included: escapes and UTF-8), so that a line it accepts is one that
+Python's `json` accepts; lines that it refuses are left to a slow reader that can say what is wrong. It moves eight bytes
+at a time through strings, where nearly all bytes are. Values keep their bytes: nothing is parsed but the text.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _trailing_zeros(typing_context: Any, word: Any) -> Any:
 
 @kernel
 def _specials(word):  # type: ignore[no-untyped-def]
-    """High bits set; the lowest marks the first byte that ends a plain run: a control, a quote, a backslash or beyond ASCII."""
+    """The lowest bit set is in the first byte that is a control, a quote, a backslash or beyond ASCII; 0: none is."""
     quotes = (word ^ _QUOTES) - _ONES
     backslashes = (word ^ _BACKSLASHES) - _ONES
     return ((word - _CONTROLS) | quotes | backslashes | word) & _HIGH
@@ -120,7 +120,7 @@ def _skip_string(data, i, end):  # type: ignore[no-untyped-def]
     """The index after the closing quote of the string whose first byte is at `i`, or -1."""
     while True:
         while i + 8 <= end:
-            marks = _specials(_load_word(data, i))
+            marks = _specials(_load_word(data, i))  # type: ignore[call-arg]
             if marks:
                 i += np.intp(_trailing_zeros(marks) >> np.uint64(3))
                 break
@@ -214,10 +214,10 @@ def _copy_unicode_escape(data, i, end, out, o):  # type: ignore[no-untyped-def]
 
 @kernel
 def _copy_string(data, i, end, out, o):  # type: ignore[no-untyped-def]
-    """As `_skip_string`, decoding to `out[o:]`: (index after the quote, end in `out`), or (-1, o), also for a lone surrogate."""
+    """As `_skip_string`, decoding to `out[o:]`: (index after the quote, end in `out`); refuses a lone surrogate too."""
     while True:
         while i + 8 <= end:
-            word = _load_word(data, i)
+            word: Any = _load_word(data, i)  # type: ignore[call-arg]
             _store_word(out, o, word)
             marks = _specials(word)
             if marks:
@@ -266,7 +266,7 @@ def _copy_string(data, i, end, out, o):  # type: ignore[no-untyped-def]
 
 @kernel
 def _skip_space(data, i, end):  # type: ignore[no-untyped-def]
-    """The first index at or after `i` that is no space, tab or carriage return. (A newline ends a line, so it is none.)"""
+    """The first index from `i` on that is no space, tab or carriage return. (A newline ends the line, so it stays.)"""
     while i < end and (data[i] == 0x20 or data[i] == 0x09 or data[i] == 0x0D):
         i += 1
     return i
@@ -344,7 +344,7 @@ def _skip_key(data, i, end):  # type: ignore[no-untyped-def]
 
 @kernel
 def _skip_value(data, i, end, is_object):  # type: ignore[no-untyped-def]
-    """The index after the value at `i`, or -1; `is_object` (bool[MAXIMUM_DEPTH]) is scratch: the kinds of open containers."""
+    """The index after the value at `i`, or -1; `is_object` (bool[MAXIMUM_DEPTH]) is scratch: what is open."""
     depth = 0
     while True:
         if i < 0 or i >= end:
@@ -415,10 +415,10 @@ def _copy_bytes(data, start, end, out, o):  # type: ignore[no-untyped-def]
 
 @kernel
 def _scan_line(data, i, end, names, name_ends, spans, text, t, rest, r, is_object):  # type: ignore[no-untyped-def]
-    """Scan the object whose brace is at `i`: (index after it or -1, end of its text in `text`, end of its rest in `rest`).
+    """Scan the object whose brace is at `i`: (index after it or -1, end of its text, end of its rest).
 
-    `spans` (int64[k, 2]) gets the values of the named members. Name 0 is the text, which must be a string. `rest` gets an
-    object of the members other than the text and, when it is named, the id (name 1); nothing when `rest` is empty.
+    `spans` (int64[k, 2]) gets the values of the named members. Name 0 is the text, which must be a string. `rest` gets
+    an object of the members other than the text and, when it is named, the id (name 1), unless it has no room at all.
     """
     text_end = np.int64(-1)
     with_rest = len(rest) > 0
@@ -483,7 +483,7 @@ def _scan_line(data, i, end, names, name_ends, spans, text, t, rest, r, is_objec
 def _line_end(data, i, end):  # type: ignore[no-untyped-def]
     """The index of the first newline at or after `i`, or `end`."""
     while i + 8 <= end:
-        word = _load_word(data, i) ^ _NEWLINES
+        word: Any = _load_word(data, i) ^ _NEWLINES  # type: ignore[call-arg]
         marks = (word - _ONES) & ~word & _HIGH
         if marks:
             return i + np.intp(_trailing_zeros(marks) >> np.uint64(3))
@@ -495,7 +495,7 @@ def _line_end(data, i, end):  # type: ignore[no-untyped-def]
 
 @kernel
 def _scan(data, starts, names, name_ends, limits, text, rest, kinds, bounds, spans, text_ends, rest_ends):  # type: ignore[no-untyped-def]
-    """Fill the last six arrays for the lines at `starts` (all lines that are not blank when it is empty); the number of lines."""
+    """Fill the last five arrays for the lines at `starts` (when empty: all that are not blank); the number of lines."""
     is_object = np.zeros(MAXIMUM_DEPTH, np.bool_)
     end = len(data)
     n, t, r, i = 0, np.int64(0), np.int64(0), np.intp(0)
@@ -516,7 +516,9 @@ def _scan(data, starts, names, name_ends, limits, text, rest, kinds, bounds, spa
         brace = i
         i = np.intp(-1)
         if brace < end and data[brace] == 0x7B:
-            i, text_end, rest_end = _scan_line(data, brace, end, names, name_ends, spans[n], text, t, rest, r, is_object)
+            i, text_end, rest_end = _scan_line(
+                data, brace, end, names, name_ends, spans[n], text, t, rest, r, is_object
+            )
         if i >= 0:
             i = _skip_space(data, i, end)
         good = i >= 0 and (i >= end or data[i] == 0x0A)
@@ -567,10 +569,11 @@ def scan_lines(
 ) -> ScannedLines:
     r"""Scan whole lines, at `starts` (int64, ascending) or all that are not blank.
 
-    `names` are the members wanted: the text's, the id's (b"" when there is none), and any others. The rest is one JSON object
-    of all members but these first two, in order, with the bytes of their keys and values as they are. A member given twice
-    counts where it stands last. Refused are lines that are not JSON, without a text that is a string, with a text that UTF-8
-    cannot hold (a lone surrogate), longer than the limits, nested deeper than 512, or with an escape in a top-level key.
+    `names` are the members wanted: the text's, the id's (b"" when there is none), and any others. The rest is one JSON
+    object of all members but these first two, in order, with the bytes of their keys and values as they are. A member
+    given twice counts where it stands last. Refused are lines that are not JSON, without a text that is a string, with a
+    text that UTF-8 cannot hold (a lone surrogate), longer than the limits, nested deeper than 512, or with an escape in
+    a top-level key.
 
     >>> block = rb'{"text": "a\u00e9", "n": 1.0e5}' + b"\n[]\n"
     >>> lines = scan_lines(block, [b"text", b"", b"n"], maximum_line_bytes=99, maximum_text_bytes=99, with_rest=True)

@@ -23,7 +23,7 @@ MAXIMUM_HASH = np.uint32(0xFFFFFFFF)  # what an empty set leaves in every slot
 _MERSENNE_PRIME = np.uint64((1 << 61) - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Permutations:
     """The constants of a MinHash: hash -> multiplier * hash + offset (uint32[used] for affine32, uint64[used] for legacy)."""
 
@@ -37,7 +37,7 @@ class Permutations:
 
 @functools.lru_cache(maxsize=64)
 def permutations(n: int, seed: int, scheme: str, used: int) -> Permutations:
-    """Draw `n` permutations as datasketch 2 does (minhash.py, `_init_permutations`) and keep the first `used`.
+    """Draw `n` permutations as datasketch 2 does (minhash.py) and keep the first `used`.
 
     All `n` are drawn first: the multipliers of 128 affine32 permutations are a prefix of those of 256, the offsets are not.
     Raises ValueError for an unknown scheme or when `used` is not within 1 to `n`.

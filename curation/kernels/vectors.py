@@ -43,7 +43,7 @@ def rotated_left(builder: Any, vector: Any, bits: int) -> Any:
 
 def _loader(n_bits: int, result: Any) -> Any:
     @intrinsic
-    def load(typing_context, data, index):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    def load(typing_context, data, index):  # type: ignore[no-untyped-def]
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             address = pointer(context, builder, signature.args[0], arguments[0], arguments[1], ir.IntType(n_bits))
             return builder.load(address, align=1)

@@ -170,8 +170,8 @@ def _global_details(stage: Stage, result: dict[str, Any], excerpts: dict[str, An
     }
     if isinstance(stage, MinHash):
         details["verify"] = stage.settings.verify
-        if stage.settings.action == "annotate":
-            details["annotated_documents"] = sum(documents for documents, _ in result["removed"].values())
+        if "annotated" in result:
+            details["annotated_documents"] = sum(documents for documents, _ in result["annotated"].values())
     if "past_limit" in result:
         details["past_limit"] = result["past_limit"]
         details["candidate_component_sizes"] = result["candidates"]
@@ -220,8 +220,12 @@ def _warnings(
         good = entry["documents_in"] - entry["quarantined_records"]
         if good and entry["removed_documents"] > _LARGE_LOSS_SHARE * good:
             found.append(f"source {name} loses {entry['removed_documents'] / good:.1%} of its documents")
-        if not entry["documents_in"]:
-            found.append(f"source {name} has no documents")
+    empty = [name for name, entry in sources.items() if not entry["documents_in"]]
+    with_files = {file.source for file in plan.files}
+    found += [f"source {name} has no documents" for name in empty if name in with_files and not plan.sources[name].by]
+    missing = [name for name in empty if name not in with_files]
+    if missing:
+        found.append(f"no file for {', '.join(missing)}")
     if totals["quarantined_records"]:
         found.append(f"{totals['quarantined_records']:,} records could not be read; they are in quarantine/")
     if plan.unmatched:

@@ -41,15 +41,20 @@ class Stage:
     version: ClassVar[int] = 1
     settings_class: ClassVar[type[Settings]]
 
+    reason: ClassVar[str] = ""  # why a document that the stage removes goes
+
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
+
+    def library_versions(self) -> dict[str, str]:
+        """Libraries that decide results besides `version`: part of the task key."""
+        return {}
 
 
 class MapStage(Stage):
     """A stage that decides about each document by itself."""
 
-    reason: ClassVar[str] = ""  # why a document that it removes goes
     unit: ClassVar[str] = ""  # the unit of `measure`
 
     def apply(self, documents: DocumentBatch) -> MapResult:
@@ -59,8 +64,6 @@ class MapStage(Stage):
 
 class GlobalStage(Stage):
     """A stage whose decisions need all documents."""
-
-    reason: ClassVar[str] = ""
 
     def observed_settings(self) -> dict[str, object]:
         """The settings that `observe` depends on; others may change without reading the input again."""

@@ -109,7 +109,7 @@ def gate() -> Gate:
     try:
         return Gate(ftfy_tables())
     except (ValueError, AttributeError, OSError) as error:  # no such function, no source
-        reason = f"ftfy {version('ftfy')} runs without its gate, at a tenth of the speed: {error}"
+        reason = f"ftfy {version('ftfy')} runs without its gate, fifty times slower: {error}"
         warnings.warn(reason, stacklevel=2)
         return Gate(None, reason)
 
@@ -124,7 +124,7 @@ def ftfy_tables() -> kernels.Tables:
     """The kernel's tables from the installed ftfy and unicodedata; UnsupportedPatternError if they could be wrong."""
     expected = ("auto", *[True] * 12, "NFC", kernels.SEGMENT_BYTES, True)
     if source_hash() not in _KNOWN_SOURCES or ftfy.TextFixerConfig() != expected:
-        raise UnsupportedPatternError("its functions are not those of a release from 6.1.1 to 6.3.1")
+        raise UnsupportedPatternError("its functions are not those of a release from 6.1.0 to 6.3.1")
     if (chardata.HTML_ENTITY_RE.pattern, fixes.ANSI_RE.pattern) != (_ENTITY_PATTERN, _ESCAPE_PATTERN):
         raise UnsupportedPatternError("its patterns of entities or terminal escapes are others")
     search = compile_search(badness.BADNESS_RE)

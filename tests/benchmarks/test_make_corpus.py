@@ -172,7 +172,14 @@ def test_drawn_documents_have_a_segment_each_and_about_the_lengths_asked_for(rec
     pool = recombine.Pool(segments, np.full(100, 51), np.array([1, 200, 700]))
     drawn = pool.draw(rng, n_documents)
     assert len(drawn) == n_documents
-    assert all(1 <= len(numbers) <= 700 // 51 + 2 for numbers in drawn)
+    assert all(1 <= len(document) <= 700 // 51 + 2 for document in drawn)
+
+
+def test_short_documents_seldom_repeat_although_their_pool_is_small(recombine):
+    segments = [f"{number} is the number of this sentence, the {number + 1}th of all.\n" for number in range(200)]
+    pool = recombine.Pool(segments, np.array([len(segment) for segment in segments]), np.array([40]))
+    drawn = ["".join(document) for document in pool.draw(np.random.default_rng(2), 2000)]
+    assert len(set(drawn)) > 1900
 
 
 @pytest.mark.parametrize("seed", range(20))

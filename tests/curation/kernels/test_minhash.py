@@ -21,7 +21,7 @@ SCRIPTS = [
     "e\u0301 a\u0308 o\u0302 combining marks, c\u0327 and n\u0303 stay apart from é ä ô ç ñ",
     "𝒜𝓁𝓅𝒽𝒶 😀😀 astral 𐐀𐐁 planes 🏳️‍🌈 and flags, thirteen and more of them",
 ]
-EDGES = ["", "   ", "!!!...???", "short", "exactly 13 ch", "twelve chars", "a" * 5000, "\u3000", "Σ", "中" * 13, "😀" * 14]
+EDGES = ["", "   ", "!!!...???", "short", "exactly 13 ch", "twelve chars", "a" * 1500, "\u3000", "Σ", "中" * 13, "😀" * 14]
 
 
 def datasketch_signature(text, ngram, n, seed, scheme, unit):
@@ -48,11 +48,11 @@ def assert_equal_to_datasketch(texts, ngram=13, n=128, seed=1, scheme="affine32"
 @pytest.mark.parametrize("unit", ["character", "word"])
 @pytest.mark.parametrize(("ngram", "n", "seed"), [(13, 128, 1), (5, 117, 7), (1, 16, 1), (16, 130, 3), (24, 1, 2), (64, 64, 1)])
 def test_signatures_equal_datasketch_in_many_scripts(scheme, unit, ngram, n, seed):
-    texts = [*SCRIPTS, *EDGES, " ".join(SCRIPTS), "ascii only " * 300 + "é", SCRIPTS[0] * 40, SCRIPTS[1] * 40]
+    texts = [*SCRIPTS, *EDGES, " ".join(SCRIPTS), "ascii only " * 150 + "é", SCRIPTS[0] * 20, SCRIPTS[1] * 20]
     assert_equal_to_datasketch(texts, ngram, n, seed, scheme, unit)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=80), max_size=4),
     st.integers(1, 20),

@@ -32,15 +32,12 @@ CODE_POINTS = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= 
 ODD = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u200a\u200b\u2028\u2029\u202f\u205f\u3000\ufeff.,-_'AaZzİıſßŉΣσςǅKÅȺ\u0301\u0345\u00ad中Ж😀𐐀"
 
 
-@pytest.mark.parametrize("context", ["{}", "Ab{}Cd", "a {} b", "- {}", "{}.", "ж{}Ж"])
+@pytest.mark.parametrize("context", ["{0}", "A{0}B {0} - {0}.ж{0}Ж {0}"])
 def test_every_code_point_is_cleaned_as_the_published_expression_does(context):
     texts = [context.format(character) for character in CODE_POINTS]
-    assert cleaned(texts) == [reference(text) for text in texts]
-
-
-def test_pure_python_form_equals_the_published_expression_for_every_code_point():
-    texts = [f"A{character}Σ {character}" for character in CODE_POINTS]
-    assert [clean_text(text) for text in texts] == [reference(text) for text in texts]
+    expected = [reference(text) for text in texts]
+    assert cleaned(texts) == expected
+    assert [clean_text(text) for text in texts] == expected
 
 
 @settings(max_examples=400, deadline=None)
