@@ -15,7 +15,7 @@ INPUT ?=
 OUTPUT ?=
 RECIPE ?= slimpajama
 RECIPE_ARGS ?=
-BENCH_ARGS ?=
+MEGABYTES ?= 250
 # Paths may hold spaces: the shell reads them from its environment, make never pastes them into a command.
 export INPUT OUTPUT RECIPE PYTHON
 
@@ -23,6 +23,7 @@ EXTRAS := test,s3,gcs
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 SAMPLE := out/sample
+CORPORA := build/english-$(MEGABYTES) build/mixture-$(MEGABYTES)
 
 .PHONY: help setup slimpajama-dedup test check bench bench-peers clean
 
@@ -44,7 +45,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	  fi; \
 	  "$$found" -m venv --clear .venv; \
 	fi
-	@echo "installing into .venv; the first time this takes a minute or two"
+	@echo "installing into .venv; the first time this takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --editable '.[$(EXTRAS)]'
 	@touch $@
 
@@ -71,12 +72,23 @@ check: $(INSTALLED) ## linter and type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy curation pipelines benchmarks tests
 
-bench: $(INSTALLED) ## measure this tool (BENCH_ARGS=…)
-	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+# Corpora recombined from the text at INPUT, or from the local sample; benchmarks/README.md says what is measured.
+bench: $(INSTALLED) $(CORPORA) ## measure this tool, and peers once they are installed [INPUT= MEGABYTES=250]
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/end_to_end.py $(CORPORA)
+	@if [ -d .venv-datatrove ] && [ -d .venv-text-dedup ]; then \
+	  $(BIN)/python benchmarks/slimpajama_peers.py $(firstword $(CORPORA)); \
+	else \
+	  echo "make bench-peers installs datatrove and text-dedup to compare with"; \
+	fi
+
+build/english-$(MEGABYTES) build/mixture-$(MEGABYTES): build/%-$(MEGABYTES): | $(INSTALLED)
+	@if [ -z "$$INPUT" ]; then INPUT=$(SAMPLE); $(BIN)/curate sample "$$INPUT" || exit; fi; \
+	$(BIN)/python benchmarks/make_corpus.py --megabytes $(MEGABYTES) --kind $* "$$INPUT" $@
 
 bench-peers: $(INSTALLED) ## install the tools to compare with, each in its own environment
-	$(BIN)/python benchmarks/install_peers.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/install_peers.py
 
-clean: ## drop the environments, the caches and the local sample; results in out/ stay
-	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist $(SAMPLE) *.egg-info
+clean: ## drop the environments, caches, benchmark corpora and the local sample; results stay
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist *.egg-info build $(SAMPLE)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

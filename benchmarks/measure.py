@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import Any
 import orjson
 import psutil
 import pyarrow as pa
+import zstandard
 
 _INTERVAL_SECONDS = 0.1
+_WARM_UP_DOCUMENTS = 200
 
 
 @dataclass
@@ -145,6 +148,18 @@ def corpus_size(corpus: Path) -> dict[str, int]:
             size["documents"] += 1
             size["text_bytes"] += len(orjson.loads(line)["text"].encode())
     return size
+
+
+def small_corpus(corpus: Path, directory: Path) -> Path:
+    """The first documents of a corpus, in two files: for a run that only warms up."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    with pa.input_stream(str(corpus_files(corpus)[0]), compression="zstd") as stream:
+        *lines, _ = stream.read(20_000_000).split(b"\n")
+    for number in range(2):
+        chosen = b"".join(line + b"\n" for line in lines[number:_WARM_UP_DOCUMENTS:2])
+        (directory / f"{number}.jsonl.zst").write_bytes(zstandard.compress(chosen))
+    return directory
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

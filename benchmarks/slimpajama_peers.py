@@ -20,15 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.dataset as ds
-import zstandard
 from install_peers import PEERS, ROOT, python_of
-from measure import Measurement, append_row, corpus_files, corpus_size, machine, run, spread, table
+from measure import Measurement, append_row, corpus_size, machine, run, small_corpus, spread, table
 
 CURATE = ROOT / ".venv" / "bin" / "curate"
-_WARM_UP_DOCUMENTS = 200
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def main() -> None:
     results = options.results or ROOT / "benchmarks" / "results" / f"slimpajama_peers-{options.corpus.name}.jsonl"
     work = options.work.resolve()
     if options.warm_up:
-        small = _small_corpus(options.corpus, work / "warm-up")
+        small = small_corpus(options.corpus, work / "warm-up")
         for tool in tools:
             measured = _run(tool, small, work, options.workers)
             print(f"{tool.name}: warm-up, {measured.seconds:.1f} s", flush=True)
@@ -190,18 +187,6 @@ def _run_and_count(tool: Tool, corpus: Path, work: Path, workers: int) -> tuple[
     kept = tool.kept(work / "output")
     shutil.rmtree(work / "output")
     return measured, kept
-
-
-def _small_corpus(corpus: Path, directory: Path) -> Path:
-    """The first documents of a corpus, in two files."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    with pa.input_stream(str(corpus_files(corpus)[0]), compression="zstd") as stream:
-        lines = stream.read(20_000_000).split(b"\n")[:_WARM_UP_DOCUMENTS]
-    for number in range(2):
-        chosen = [line for line in lines[number::2] if line.endswith(b"}") and orjson.loads(line)]
-        (directory / f"{number}.jsonl.zst").write_bytes(zstandard.compress(b"\n".join(chosen) + b"\n"))
-    return directory
 
 
 def render(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:

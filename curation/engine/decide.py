@@ -132,8 +132,16 @@ class Members:
 
     def take(self, chosen: np.ndarray) -> Members:
         """The chosen members (bool or indices)."""
-        picked = (self.numbers, self.roots, self.ranks, self.sources, self.text_bytes, self.alive)
-        return Members(*(values[chosen] for values in picked), {n: v[chosen] for n, v in self.columns.items()})
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return Members(
+            self.numbers[chosen],
+            self.roots[chosen],
+            self.ranks[chosen],
+            self.sources[chosen],
+            self.text_bytes[chosen],
+            self.alive[chosen],
+            columns,
+        )
 
 
 def components(task: ComponentsTask) -> dict[str, Any]:
@@ -240,7 +248,7 @@ def _all_but_first(members: Members, order: np.ndarray) -> tuple[np.ndarray, np.
 def component_summary(members: Members) -> dict[str, Any]:
     """Sizes of the components of living documents, and the largest ones."""
     living = np.flatnonzero(members.alive)
-    unique, first, sizes = np.unique(members.roots[living], return_index=True, return_counts=True)
+    unique, sizes = np.unique(members.roots[living], return_counts=True)
     histogram = Counter(sizes[sizes > 1].tolist())
     largest = []
     for index in np.lexsort((unique, -sizes))[:_LARGEST_SHOWN].tolist():

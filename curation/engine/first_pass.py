@@ -246,7 +246,7 @@ def _suffix(path: str) -> str:
 def _compressed(documents: DocumentBatch) -> tuple[int, int]:
     """(bytes, compressed bytes) of a sample of the texts, to foresee the size of output files."""
     data = documents.utf8[0][:_SAMPLE_BYTES]
-    return len(data), len(zstandard.ZstdCompressor(level=3).compress(data)) if len(data) else 0
+    return len(data), len(zstandard.ZstdCompressor(level=3).compress(data.tobytes())) if len(data) else 0
 
 
 def id_hashes(ids: pa.Array) -> dict[str, np.ndarray]:
@@ -378,10 +378,9 @@ def _bad_batch(source: str, bad: list[tuple[str, BadRecord]]) -> pa.RecordBatch:
 
 def write_ipc(path: str, schema: pa.Schema, batches: list[pa.RecordBatch]) -> None:
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with storage.commit(path) as temporary, pa.OSFile(temporary, "wb") as sink:
-        with pa.ipc.new_file(sink, schema, options=options) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
+    with storage.commit(path) as temporary, pa.ipc.new_file(temporary, schema, options=options) as file:
+        for batch in batches:
+            file.write_batch(batch)
 
 
 def read_ipc(path: str) -> pa.ipc.RecordBatchFileReader:

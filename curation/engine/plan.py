@@ -101,7 +101,7 @@ def make_plan(recipe: Recipe, input_path: str | None = None, unit_bytes: int | N
         base = storage.fixed_part(source.path)
         for info in infos:
             if info.path in taken:
-                raise ValueError(f"{info.path} matches two sources, {taken[info.path]} and {source.name}; narrow one of the patterns")
+                raise ValueError(f"{info.path} matches two sources, {taken[info.path]} and {source.name}; narrow a pattern")
             taken[info.path] = source.name
             relative = storage.relative(info.path, base) if info.path != base else os.path.basename(info.path)
             files.append(InputFile(len(files), source.name, relative, _format(source, info), info))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def _write_partitions(path: str, table: pa.Table, key: str, n_partitions: int) -
     table = table.take(pa.array(order)).combine_chunks()
     empty = pa.RecordBatch.from_pylist([], table.schema)
     batches = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         mine = table.slice(start, stop - start).to_batches()
         batches.append(mine[0] if mine else empty)
     write_ipc(path, table.schema, batches)

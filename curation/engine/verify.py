@@ -18,7 +18,7 @@ import pyarrow as pa
 from curation.documents import DocumentBatch, utf8_buffers
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.decide import ComponentsTask, component_summary, gather, write_decisions
-from curation.engine.first_pass import write_ipc, read_ipc
+from curation.engine.first_pass import read_ipc, write_ipc
 from curation.engine.parts import Part, number_range, read_rows
 from curation.formats.records import Columns
 from curation.kernels.verification import greedy_cover, ngram_set

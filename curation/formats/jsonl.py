@@ -366,10 +366,13 @@ class _Assembly:
         """The values of a member, for the kept rows."""
         if name not in self._values:
             index = self.reader.names.index(name)
-            spans = self.lines.spans[self.rows, index].tolist()
-            raws = [self.data[start:end] if start >= 0 else None for start, end in spans]
+            spans = self.lines.spans[self.rows, index]
             if self.slow:
                 raws = [self._raw(row, name) for row in self.rows.tolist()]
+            elif len(spans) and spans[:, 0].max() < 0:
+                raws = [None] * len(spans)
+            else:
+                raws = [self.data[start:end] if start >= 0 else None for start, end in spans.tolist()]
             self._values[name] = members.parsed_all(raws)
         return self._values[name]
 

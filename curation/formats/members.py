@@ -48,6 +48,9 @@ def parsed(raw: bytes) -> Any:
 
 def parsed_all(raws: Iterable[bytes | None]) -> list[Any]:
     """The values of JSON texts (None stays None); equal short texts are parsed once, so values must not be changed."""
+    raws = list(raws)
+    if not any(raws):
+        return [None] * len(raws)
     known: dict[bytes, Any] = {}
     values: list[Any] = []
     for raw in raws:

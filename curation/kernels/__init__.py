@@ -1,52 +1,59 @@
 """Numba functions over NumPy arrays: no input or output, no Ray, no Arrow. This module itself does not import Numba.
 
-Numba keeps compiled code on disk, but notices a change only in the file of the function itself, not in the files of what it
-calls: results would go stale. So the directory is named by a hash of all files here, and a change of any of them starts a new one.
+Numba keeps compiled code on disk, but notices a change only in the file of the function itself, not in the files of
+what it calls: results would go stale. So the directory is named by a hash of all files here, and a change of any of
+them starts a new one.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import os
+import pkgutil
 import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
-
-F = TypeVar("F", bound=Callable[..., Any])
+from typing import Any
 
 
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` with Numba at its first call, without the interpreter lock, and keep the result on disk.
 
-    Only our own functions are cached there: Numba's setting is put back afterwards, so a user's own kernels are left alone.
+    Only our own functions are cached there: Numba's setting is put back afterwards, so a user's own kernels are left
+    alone.
     """
-    from numba import config, njit
+    import numba
 
+    config: Any = numba.config
     directory = cache_directory()
     if directory is None:
-        return njit(nogil=True)(function)
+        return numba.njit(nogil=True)(function)
     before = config.CACHE_DIR
     config.CACHE_DIR = directory
     try:
-        return njit(nogil=True, cache=True)(function)
+        return numba.njit(nogil=True, cache=True)(function)
     finally:
         config.CACHE_DIR = before
 
 
 @functools.cache
 def cache_directory() -> str | None:
-    """The directory of compiled kernels, created if need be: the user's cache, else a private temporary directory, else None.
+    """The directory of compiled kernels, made if need be: the user's cache, a private temporary directory, or None.
 
     `NUMBA_CACHE_DIR`, where the user has set it, comes first.
     """
-    from numba import config
+    import numba
 
+    config: Any = numba.config
     user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    bases = [os.path.join(user_cache, "moxin-curation"), os.path.join(tempfile.gettempdir(), f"moxin-curation-{os.getuid()}")]
+    bases = [
+        os.path.join(user_cache, "moxin-curation"),
+        os.path.join(tempfile.gettempdir(), f"moxin-curation-{os.getuid()}"),
+    ]
     if config.CACHE_DIR:
         bases.insert(0, os.path.join(config.CACHE_DIR, "moxin-curation"))
     name = f"kernels-{_fingerprint()}"
@@ -54,7 +61,7 @@ def cache_directory() -> str | None:
 
 
 def _private_directory(base: str, name: str) -> str | None:
-    """`base`/`name` if it can be made, belongs to this user and can be written. Whoever writes there can run code as us."""
+    """`base`/`name` if it can be made, is ours and can be written. Whoever writes there can run code as us."""
     directory = os.path.join(base, name)
     try:
         os.makedirs(base, mode=0o700, exist_ok=True)
@@ -90,34 +97,20 @@ def _marker() -> str | None:
 
 
 def is_compiled() -> bool:
-    """Whether `compile_all` would only load what an earlier run left; otherwise it takes about half a minute of one core."""
+    """Whether `compile_all` would only load what an earlier run left; otherwise it takes half a minute of one core."""
     marker = _marker()
     return marker is not None and os.path.exists(marker)
 
 
 def compile_all() -> None:
-    """Compile every kernel, or load it: once, before worker processes start, so that they do not all do it."""
-    import numpy as np
+    """Compile every kernel, or load it: once, before worker processes start, so that they do not all do it.
 
-    from curation.kernels.components import Components, star_edges, star_edges_128
-    from curation.kernels.minhash import SCHEMES, band_hashes, permutations, sign
-    from curation.kernels.text import clean
-    from curation.kernels.verification import greedy_cover, ngram_set
-
-    text = "A sentence, to compile with. Предложение.".encode()
-    data, offsets, _ = clean(np.frombuffer(text, np.uint8), np.array([0, len(text)], np.int64))
-    keys = np.zeros((1, 1), np.uint64)
-    for scheme in SCHEMES:
-        signatures, _ = sign(data, offsets, unit="character", ngram=5, permutations=permutations(16, 1, scheme, used=16))
-        keys = band_hashes(signatures, 2, 8)
-    sets, set_offsets = ngram_set(data, offsets, "character", 5)
-    greedy_cover(np.zeros(1, np.int64), keys, sets, set_offsets, 0.8, 10)
-    numbers = np.array([3, 1], np.uint64)
-    low, high = star_edges(np.zeros(2, np.uint64), numbers)
-    star_edges_128(np.zeros(2, np.uint64), np.zeros(2, np.uint64), numbers)
-    components = Components()
-    components.add(low, high)
-    components.result()
+    Each module that has kernels compiles them in its `compile_kernels`.
+    """
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        compile_kernels = getattr(importlib.import_module(module.name), "compile_kernels", None)
+        if compile_kernels is not None:
+            compile_kernels()
     marker = _marker()
     if marker is not None:
         Path(marker).touch()

@@ -42,10 +42,11 @@ def _distinct(lows, highs):  # type: ignore[no-untyped-def]
 
 
 def star_edges(key: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every key that several documents share, edges from its lowest document to the others: (low, high), uint64 each.
+    """For every key that several documents share, edges from the lowest of them to the others: (low, high), uint64.
 
-    key uint64[n], document uint64[n], in any order. Pairs are distinct and sorted, so they do not depend on that order. A key
-    of m documents gives m - 1 edges, never m(m - 1)/2: the components are the same. Memory: 40 bytes a record besides the arguments, and 32 an edge.
+    key uint64[n], document uint64[n], in any order. Pairs are distinct and sorted, so they do not depend on that
+    order. A key of m documents gives m - 1 edges, never m(m - 1)/2: the components are the same. Memory: 40 bytes a
+    record besides the arguments, and 32 an edge.
 
     >>> star_edges(np.array([7, 7, 7, 1], np.uint64), np.array([5, 2, 9, 2], np.uint64))
     (array([2, 2], dtype=uint64), array([5, 9], dtype=uint64))
@@ -110,7 +111,7 @@ def _root(parents, member):  # type: ignore[no-untyped-def]
 
 @kernel
 def _join(lows, highs, numbers, parents, slots, n_members):  # type: ignore[no-untyped-def]
-    """Add edges; new documents become members. The root of a component is the member of lowest number. Returns the members."""
+    """Add edges; new documents become members. A component's root has its lowest number. Returns the members."""
     ends = np.empty(2, np.int64)
     for edge in range(len(lows)):
         for side in range(2):
@@ -139,8 +140,9 @@ def _lowest(numbers, parents, roots):  # type: ignore[no-untyped-def]
 class Components:
     """Union-find over document numbers that need not be dense and need not be known beforehand.
 
-    Edges are used and forgotten. Memory for each document that has an edge: 12 bytes (number and parent) in arrays that grow by
-    half, and 8 to 16 bytes of hash table (4 a slot); at most 42 in all while they grow, 50 in `result`, which drops the table.
+    Edges are used and forgotten. Memory for each document that has an edge: 12 bytes (number and parent) in arrays
+    that grow by half, and 8 to 16 bytes of hash table (4 a slot); at most 42 in all while they grow, 50 in `result`,
+    which drops the table.
     """
 
     _EDGES_AT_ONCE = 1 << 18
@@ -162,7 +164,9 @@ class Components:
         """Let `n_new` more members fit, in the table at a load of at most a half."""
         needed = self._n_members + n_new
         if needed > _MAXIMUM_MEMBERS:
-            raise ValueError(f"{needed} documents with duplicates are more than one process joins; split the input into several runs")
+            raise ValueError(
+                f"{needed} documents with duplicates are more than one process joins; split the input into several runs"
+            )
         if needed > len(self._numbers):
             capacity = max(needed, len(self._numbers) * 3 // 2)
             self._numbers = _grown(self._numbers, capacity)
@@ -172,7 +176,7 @@ class Components:
             _rehash(self._numbers, self._n_members, self._slots)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """(numbers of the documents that have an edge, sorted; the lowest number of each one's component), uint64 both."""
+        """(numbers of the documents with an edge, sorted; the lowest number in each one's component), both uint64."""
         self._slots = np.empty(0, np.int32)  # made again when more edges come
         numbers = self._numbers[: self._n_members].copy()
         roots = np.empty_like(numbers)
@@ -186,3 +190,11 @@ def _grown(values: np.ndarray, capacity: int) -> np.ndarray:
     grown = np.empty(capacity, values.dtype)
     grown[: len(values)] = values
     return grown
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of this module."""
+    numbers = np.array([3, 1], np.uint64)
+    components = Components()
+    components.add(*star_edges(np.zeros(2, np.uint64), numbers))
+    components.result()

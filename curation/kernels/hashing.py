@@ -1,7 +1,7 @@
 """Hashes of byte slices: xxHash's 32-bit hash, the first word of SHA-1, and a 64-bit hash for sets.
 
-A block of n-grams comes either as spans (n-gram k is lengths[k] bytes from data[starts[k]] on; starts int64, lengths uint32) or,
-where every character is one byte, as a run (n-gram k is data[start + k : start + k + length]).
+A block of n-grams comes either as spans (n-gram k is lengths[k] bytes from data[starts[k]] on; starts int64, lengths
+uint32) or, where every character is one byte, as a run (n-gram k is data[start + k : start + k + length]).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from curation.kernels.vectors_xxhash import (
 )
 
 _FIFTH = np.uint32(PRIME_5)
+
 
 @kernel
 def _rotated(value, bits):  # type: ignore[no-untyped-def]
@@ -53,7 +54,7 @@ def _avalanche(value):  # type: ignore[no-untyped-def]
 
 @kernel
 def murmur_finalizer(value):  # type: ignore[no-untyped-def]
-    """MurmurHash3's 32-bit finaliser, with which datasketch's affine32 scheme mixes every hash first (datasketch/minhash.py)."""
+    """MurmurHash3's 32-bit finaliser: datasketch's affine32 scheme mixes every hash with it (datasketch/minhash.py)."""
     value = uint32(uint32(value ^ (value >> uint32(16))) * uint32(0x85EBCA6B))
     value = uint32(uint32(value ^ (value >> uint32(13))) * uint32(0xC2B2AE35))
     return uint32(value ^ (value >> uint32(16)))
@@ -109,7 +110,9 @@ def xxh32_spans(data, starts, lengths, count, state, hashes):  # type: ignore[no
 
 @kernel
 def xxh32_run(data, start, length, count, words, sums, hashes):  # type: ignore[no-untyped-def]
-    """hashes[k] = the mixed xxh32 of data[start + k : start + k + length], k < count; each step is a loop over k that vectorises.
+    """hashes[k] = the mixed xxh32 of data[start + k : start + k + length] for k < count.
+
+    Each step is a loop over k, which vectorises.
 
     Scratch: words uint32[count + length], sums uint32[4, count].
     """
@@ -128,7 +131,9 @@ def xxh32_run(data, start, length, count, words, sums, hashes):  # type: ignore[
                 for k in range(count):
                     total[k] = _round(total[k], some[k])
         for k in range(count):
-            total = _rotated(sums[0, k], 1) + _rotated(sums[1, k], 7) + _rotated(sums[2, k], 12) + _rotated(sums[3, k], 18)
+            total = (
+                _rotated(sums[0, k], 1) + _rotated(sums[1, k], 7) + _rotated(sums[2, k], 12) + _rotated(sums[3, k], 18)
+            )
             hashes[k] = uint32(uint32(total) + uint32(length))
         done = 16 * n_stripes
     else:
@@ -182,9 +187,10 @@ def sha1_spans(data, starts, lengths, count, state, words, active, hashes):  # t
     """
     for first in range(0, count, LANES):
         lanes = min(LANES, count - first)
-        most_blocks = 0
+        most_blocks = np.int64(0)
         for lane in range(lanes):
-            most_blocks = max(most_blocks, (np.int64(lengths[first + lane]) + 8) // 64 + 1)
+            n_blocks = (np.int64(lengths[first + lane]) + 8) // 64 + 1
+            most_blocks = n_blocks if n_blocks > most_blocks else most_blocks
         for lane in range(LANES):
             state[lane] = 0x67452301
             state[LANES + lane] = 0xEFCDAB89

@@ -1,8 +1,8 @@
 """Lines of JSON objects, scanned once: where their members lie, and the decoded text.
 
 The scan checks the whole grammar of a line (strings included: escapes and UTF-8), so that a line it accepts is one that
-Python's `json` accepts; lines that it refuses are left to a slow reader that can say what is wrong. It moves eight bytes
-at a time through strings, where nearly all bytes are. Values keep their bytes: nothing is parsed but the text.
+Python's `json` accepts; lines that it refuses are left to a slow reader that can say what is wrong. It moves eight
+bytes at a time through strings, where nearly all bytes are. Values keep their bytes: nothing is parsed but the text.
 """
 
 from __future__ import annotations
@@ -571,9 +571,9 @@ def scan_lines(
 
     `names` are the members wanted: the text's, the id's (b"" when there is none), and any others. The rest is one JSON
     object of all members but these first two, in order, with the bytes of their keys and values as they are. A member
-    given twice counts where it stands last. Refused are lines that are not JSON, without a text that is a string, with a
-    text that UTF-8 cannot hold (a lone surrogate), longer than the limits, nested deeper than 512, or with an escape in
-    a top-level key.
+    given twice counts where it stands last. Refused are lines that are not JSON, without a text that is a string, with
+    a text that UTF-8 cannot hold (a lone surrogate), longer than the limits, nested deeper than 512, or with an escape
+    in a top-level key.
 
     >>> block = rb'{"text": "a\u00e9", "n": 1.0e5}' + b"\n[]\n"
     >>> lines = scan_lines(block, [b"text", b"", b"n"], maximum_line_bytes=99, maximum_text_bytes=99, with_rest=True)

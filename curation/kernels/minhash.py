@@ -1,7 +1,7 @@
 """MinHash signatures, bit-identical to datasketch 2's, and the band hashes of locality-sensitive hashing.
 
-Per n-gram: a 32-bit hash of its UTF-8 bytes (xxHash for `affine32`, SHA-1's first four bytes for `legacy`), then each permutation
-of that hash, of which a signature holds the minimum over the n-grams.
+Per n-gram: a 32-bit hash of its UTF-8 bytes (xxHash for `affine32`, SHA-1's first four bytes for `legacy`), then each
+permutation of that hash, of which a signature holds the minimum over the n-grams.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MERSENNE_PRIME = np.uint64((1 << 61) - 1)
 
 @dataclass(frozen=True, eq=False)
 class Permutations:
-    """The constants of a MinHash: hash -> multiplier * hash + offset (uint32[used] for affine32, uint64[used] for legacy)."""
+    """Constants of a MinHash: multiplier * hash + offset, uint32[used] each for affine32, uint64[used] for legacy."""
 
     scheme: str
     multipliers: np.ndarray
@@ -39,8 +39,8 @@ class Permutations:
 def permutations(n: int, seed: int, scheme: str, used: int) -> Permutations:
     """Draw `n` permutations as datasketch 2 does (minhash.py) and keep the first `used`.
 
-    All `n` are drawn first: the multipliers of 128 affine32 permutations are a prefix of those of 256, the offsets are not.
-    Raises ValueError for an unknown scheme or when `used` is not within 1 to `n`.
+    All `n` are drawn first: the multipliers of 128 affine32 permutations are a prefix of those of 256, the offsets
+    are not. Raises ValueError for an unknown scheme or when `used` is not within 1 to `n`.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme {scheme!r} is none of {', '.join(SCHEMES)}")
@@ -52,9 +52,14 @@ def permutations(n: int, seed: int, scheme: str, used: int) -> Permutations:
         offsets = generator.randint(0, 2**32, n, dtype=np.uint32)
     else:
         prime = int(_MERSENNE_PRIME)
-        pairs = [(generator.randint(1, prime, dtype=np.uint64), generator.randint(0, prime, dtype=np.uint64)) for _ in range(n)]
+        pairs = [
+            (generator.randint(1, prime, dtype=np.uint64), generator.randint(0, prime, dtype=np.uint64))
+            for _ in range(n)
+        ]
         multipliers, offsets = np.array(pairs, np.uint64).T
-    return Permutations(scheme, read_only(multipliers[:used], multipliers.dtype), read_only(offsets[:used], offsets.dtype))
+    return Permutations(
+        scheme, read_only(multipliers[:used], multipliers.dtype), read_only(offsets[:used], offsets.dtype)
+    )
 
 
 @kernel
@@ -74,7 +79,7 @@ def lower_minimum(hashes, count, multipliers, offsets, best):  # type: ignore[no
 
 @kernel
 def lower_minimum_legacy(hashes, count, multipliers, offsets, best):  # type: ignore[no-untyped-def]
-    """The same for ((multiplier * hash + offset mod 2^64) mod (2^61 - 1)) mod 2^32: the product wraps, as datasketch's does.
+    """The same for ((multiplier * hash + offset mod 2^64) mod (2^61 - 1)) mod 2^32: it wraps, as datasketch's does.
 
     x = high * 2^61 + low is high + low modulo 2^61 - 1, at most 6 more than it, so a single subtraction is left:
     it adds 1 to the low 32 bits, since those of 2^61 - 1 are all ones.
@@ -110,7 +115,9 @@ def _sign_affine32(data, offsets, is_word, ngram, multipliers, constants, signat
             while at <= stop:
                 at, filled = unit_starts(data, at, stop, is_word, starts, filled, capacity)
                 count = spans(starts, filled, is_word, ngram, lengths)
-                if not is_word and starts[filled - 1] - starts[0] == filled - 1:  # this block of a non-ASCII text is ASCII
+                if (
+                    not is_word and starts[filled - 1] - starts[0] == filled - 1
+                ):  # this block of a non-ASCII text is ASCII
                     xxh32_run(data, starts[0], ngram, count, words, sums, hashes)
                 else:
                     xxh32_spans(data, starts, lengths, count, state, hashes)
@@ -147,16 +154,26 @@ def _sign_legacy(data, offsets, is_word, ngram, multipliers, constants, signatur
 def sign(
     data: np.ndarray, offsets: np.ndarray, *, unit: str, ngram: int, permutations: Permutations
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The signatures of cleaned texts (see `text.clean`): (uint32[n, used], n-grams of each text int64[n], repeats counted).
+    """Signatures of cleaned texts (see `text.clean`): (uint32[n, used], n-grams of each int64[n]), repeats counted.
 
-    data uint8[total] and offsets int64[n + 1]: valid UTF-8. A text with fewer than `ngram` units leaves every slot at 2^32 - 1.
+    data uint8[total] and offsets int64[n + 1]: valid UTF-8. A text with fewer than `ngram` units leaves every slot at
+    2^32 - 1.
     """
     is_word = is_word_unit(unit, ngram)
     n = len(offsets) - 1
     signatures, n_grams = np.empty((n, len(permutations)), np.uint32), np.empty(n, np.int64)
     run = _sign_affine32 if permutations.scheme == "affine32" else _sign_legacy
     multipliers, constants = (_padded(values) for values in (permutations.multipliers, permutations.offsets))
-    run(read_only(data, np.uint8), read_only(offsets, np.int64), is_word, ngram, multipliers, constants, signatures, n_grams)
+    run(
+        read_only(data, np.uint8),
+        read_only(offsets, np.int64),
+        is_word,
+        ngram,
+        multipliers,
+        constants,
+        signatures,
+        n_grams,
+    )
     return signatures, n_grams
 
 
@@ -176,13 +193,16 @@ def signatures(
     """The MinHash signatures of texts, cleaned as SlimPajama cleans them: uint32[len(texts), num_perm].
 
     Equal to datasketch 2's `MinHash(num_perm, seed, hashfunc=xxhash.xxh32_intdigest)`, or with scheme `legacy` to its
-    `MinHash(num_perm, seed, scheme="legacy")`, over the n-grams' UTF-8 bytes; n-grams are `ngram` characters, or words joined by
-    a space. Without an n-gram all slots are 2^32 - 1. Raises ValueError for an unknown scheme or unit and for lone surrogates.
+    `MinHash(num_perm, seed, scheme="legacy")`, over the n-grams' UTF-8 bytes; n-grams are `ngram` characters, or
+    words joined by a space. Without an n-gram all slots are 2^32 - 1. Raises ValueError for an unknown scheme or unit
+    and for lone surrogates.
     """
     encoded = [text.encode() for text in texts]
     offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     data, offsets, _ = clean(np.frombuffer(b"".join(encoded), np.uint8), offsets)
-    return sign(data, offsets, unit=unit, ngram=ngram, permutations=permutations(num_perm, seed, scheme, used=num_perm))[0]
+    return sign(
+        data, offsets, unit=unit, ngram=ngram, permutations=permutations(num_perm, seed, scheme, used=num_perm)
+    )[0]
 
 
 @kernel
@@ -201,7 +221,19 @@ def band_hashes(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     The band's number enters the hash, so that equal rows in different bands do not meet.
     """
     if bands * rows > signatures.shape[1]:
-        raise ValueError(f"{bands} bands of {rows} rows need {bands * rows} slots, and the signatures have {signatures.shape[1]}")
+        raise ValueError(
+            f"{bands} bands of {rows} rows need {bands * rows} slots, and the signatures have {signatures.shape[1]}"
+        )
     keys = np.empty((len(signatures), bands), np.uint64)
     _band_hashes(read_only(signatures, np.uint32), bands, rows, keys)
     return keys
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of this module."""
+    text = "words of a предложение".encode()
+    data, offsets = np.frombuffer(text, np.uint8), np.array([0, len(text)], np.int64)
+    for scheme in SCHEMES:
+        drawn = permutations(LANES, 1, scheme, used=LANES)
+        signed, _ = sign(data, offsets, unit="character", ngram=5, permutations=drawn)
+        band_hashes(signed, 2, 8)

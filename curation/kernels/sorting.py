@@ -12,9 +12,10 @@ _DIGITS = 1 << _DIGIT_BITS
 
 @kernel
 def sort_by_key(keys, values, other_keys, other_values):  # type: ignore[no-untyped-def]
-    """Sort `keys` uint64[n] and with them `values` uint64[n], stably, least significant digit first; the others are scratch.
+    """Sort `keys` uint64[n] and with them `values` uint64[n], stably, lowest digit first; the others are scratch.
 
-    A digit in which all keys agree is skipped, so that numbers below 2^33 take three passes. The result is in keys and values.
+    A digit in which all keys agree is skipped, so that numbers below 2^33 take three passes. The result is in keys
+    and values.
     """
     n = len(keys)
     counts = np.empty(_DIGITS, np.int64)
@@ -28,9 +29,9 @@ def sort_by_key(keys, values, other_keys, other_values):  # type: ignore[no-unty
         if n and counts[np.int64((source[0] >> np.uint64(shift)) & np.uint64(_DIGITS - 1))] == n:
             continue
         total = 0
-        for digit in range(_DIGITS):
-            count = counts[digit]
-            counts[digit] = total
+        for bucket in range(_DIGITS):
+            count = counts[bucket]
+            counts[bucket] = total
             total += count
         for i in range(n):
             digit = np.int64((source[i] >> np.uint64(shift)) & np.uint64(_DIGITS - 1))

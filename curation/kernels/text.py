@@ -1,8 +1,8 @@
 """SlimPajama's cleaning for hashing: lower case, no ASCII punctuation, single spaces.
 
-Source: Cerebras modelzoo, slimpajama/preprocessing/filter.py and dedup/to_hash.py: `str.lower()`, the 32 characters of
-`string.punctuation` deleted, `strip()`, each run of `\\s+` replaced by one space. Tables of what the running Python does with each
-code point drive the kernel, so that it follows Python's Unicode version.
+Source: Cerebras modelzoo, slimpajama/preprocessing/filter.py and dedup/to_hash.py: `str.lower()`, the 32 characters
+of `string.punctuation` deleted, `strip()`, each run of `\\s+` replaced by one space. Tables of what the running
+Python does with each code point drive the kernel, so that it follows Python's Unicode version.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _N_CODE_POINTS = 0x110000
 _CAPITAL_SIGMA = 0x3A3
 _PUNCTUATION = string.punctuation.encode()
 
-# One entry of the small table, for code points of one or two bytes: the bytes that it becomes (24 bits), how many (2 bits), flags.
+# One entry of the small table, for code points of one or two bytes: the bytes that it becomes (24 bits), how many (2
+# bits), flags.
 _N_SMALL = 0x800
 _LENGTH_SHIFT, _SPACE_SHIFT, _DELETED_SHIFT, _BY_PYTHON_SHIFT = 24, 26, 27, 28
 
@@ -135,9 +136,10 @@ def _encode(code, out, to):  # type: ignore[no-untyped-def]
 
 @kernel
 def _clean_small(text, at, to, count, after_space, small, out):  # type: ignore[no-untyped-def]
-    """Clean code points of one and two bytes from `at` to the next longer one: (at, to, count, after_space), `at` -1 for Python.
+    """Clean code points of one and two bytes up to a longer one: (at, to, count, after_space); at -1: for Python.
 
-    Without a branch between one and two bytes, which alternate in most alphabets: always two bytes are read and three written.
+    Without a branch between one and two bytes, which alternate in most alphabets: always two bytes are read and three
+    written.
     """
     n = np.uint64(len(text))
     position, end = np.uint64(at), np.uint64(to)
@@ -231,23 +233,31 @@ def _clean_all(data, offsets, small, pages, entries, out, ends, code_points):  #
 
 
 def clean(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clean texts: (bytes uint8[cleaned total], offsets int64[n + 1] from 0 on, code points of each cleaned text int64[n]).
+    """Clean texts: (bytes uint8[cleaned total], offsets int64[n + 1] from 0 on, code points of each text int64[n]).
 
     data uint8[total] and offsets int64[n + 1] are valid UTF-8 (else UnicodeDecodeError).
     """
     n = len(offsets) - 1
-    # Lower case makes a character longer in a few cases (U+023A: two bytes become three); + 4 because of writes before the count.
+    # Lower case makes a character longer in a few cases (U+023A: two bytes become three); + 4 because of writes
+    # before the count.
     first, last = int(offsets[0]), int(offsets[-1])
     out = np.empty((last - first) * 3 // 2 + 4, np.uint8)
     ends, code_points = np.zeros(n + 1, np.int64), np.empty(n, np.int64)
     _clean_all(read_only(data, np.uint8), read_only(offsets, np.int64), *_tables(), out, ends, code_points)
     rows = np.flatnonzero(code_points < 0)
     cleaned = out[: ends[-1]]
-    return (cleaned, ends, code_points) if not len(rows) else _with_rest(data, offsets, cleaned, ends, code_points, rows)
+    return (
+        (cleaned, ends, code_points) if not len(rows) else _with_rest(data, offsets, cleaned, ends, code_points, rows)
+    )
 
 
 def _with_rest(
-    data: np.ndarray, offsets: np.ndarray, cleaned: np.ndarray, ends: np.ndarray, code_points: np.ndarray, rows: np.ndarray
+    data: np.ndarray,
+    offsets: np.ndarray,
+    cleaned: np.ndarray,
+    ends: np.ndarray,
+    code_points: np.ndarray,
+    rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same with the texts `rows` cleaned by Python."""
     pieces: list[np.ndarray] = []
@@ -272,3 +282,8 @@ def clean_text(text: str) -> str:
     'the quick brown fox jumps'
     """
     return " ".join(text.lower().encode().translate(None, _PUNCTUATION).decode().split())
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of this module."""
+    clean(np.frombuffer(b"text", np.uint8), np.array([0, 4], np.int64))

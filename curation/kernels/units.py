@@ -1,7 +1,8 @@
 """Where the n-grams of a cleaned text begin and end, in blocks, so that scratch does not grow with the text.
 
-A text is a row of units: its characters (one to four bytes each), or its words, which one space separates. Both kinds of n-gram
-are slices of the text: from the start of unit k to the start of unit k + n, less the space before it for words.
+A text is a row of units: its characters (one to four bytes each), or its words, which one space separates. Both kinds
+of n-gram are slices of the text: from the start of unit k to the start of unit k + n, less the space before it for
+words.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def is_word_unit(unit: str, ngram: int) -> bool:
 
 @kernel
 def unit_starts(data, at, stop, is_word, starts, filled, capacity):  # type: ignore[no-untyped-def]
-    """Append the starts of the units from byte `at` on to starts[filled:capacity]; the end of the text is one more start.
+    """Append the starts of the units from byte `at` on to starts[filled:capacity]; the text's end is one more start.
 
-    Returns (the byte to continue at, how many are filled). It is the end when the byte returned is beyond `stop`. The start
-    of a word is told by the space before it, so the first one's is taken as given.
+    Returns (the byte to continue at, how many are filled). It is the end when the byte returned is beyond `stop`. The
+    start of a word is told by the space before it, so the first one's is taken as given.
 
     >>> text = np.frombuffer(b"to be or", np.uint8)
     >>> starts = np.zeros(8, np.int64)
@@ -40,7 +41,9 @@ def unit_starts(data, at, stop, is_word, starts, filled, capacity):  # type: ign
         starts[0] = at
         filled = 1
     while at < stop and filled < capacity:
-        n = min(stop - at, capacity - filled)  # a byte starts at most one unit, so there is no need to look at the room each time
+        n = min(
+            stop - at, capacity - filled
+        )  # a byte starts at most one unit, so there is no need to look at the room each time
         text = data[at : at + n]
         to = np.uint64(filled)
         if is_word:

@@ -1,8 +1,8 @@
 """What Numba's Python cannot say: unaligned loads, and arithmetic on 16 lanes of 32 bits at a time.
 
-The operations are plain LLVM vector instructions, which LLVM maps to whatever the processor has (one 512-bit register, or four
-of 128 bits). Numba's own vectoriser stays at 256 bits on processors that have 512, which costs the permutation loop a third.
-All supported processors are little-endian.
+The operations are plain LLVM vector instructions, which LLVM maps to whatever the processor has (one 512-bit
+register, or four of 128 bits). Numba's own vectoriser stays at 256 bits on processors that have 512, which costs the
+permutation loop a third. All supported processors are little-endian.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
+intrinsic: Any = numba_intrinsic  # its own type knows the arguments of the generator, not those of the call
 LANES = 16
 WORD = ir.IntType(32)
 VECTOR = ir.VectorType(WORD, LANES)
@@ -60,7 +61,7 @@ load_64 = _loader(64, types.uint64)
 def _minimum_of(n_hashes: int) -> Any:
     @intrinsic
     def minimum(typing_context, best, multipliers, offsets, lane, hashes, index):  # type: ignore[no-untyped-def]
-        """best[lane + l] = min(best[lane + l], multipliers[lane + l] * hashes[index + i] + offsets[lane + l]), l < 16, i < n."""
+        """best[p] = min(best[p], multipliers[p] * hashes[index + i] + offsets[p]), lane <= p < lane + 16, i < n."""
 
         def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             def address(argument: int, at: Any, target: Any) -> Any:
@@ -105,7 +106,7 @@ _SHA1_FUNCTIONS: tuple[Callable[..., Any], ...] = (_choose, _parity, _majority, 
 
 
 def _sha1_rounds(builder: Any, state: list[Any], schedule: list[Any]) -> list[Any]:
-    """FIPS 180-4, section 6.1.2, on 16 messages at once: the state after one block, before it is added to the old one."""
+    """FIPS 180-4, section 6.1.2, on 16 messages at once: what one block adds to the state."""
     a, b, c, d, e = state
     schedule = list(schedule)
     for t in range(80):
@@ -125,8 +126,8 @@ def _sha1_rounds(builder: Any, state: list[Any], schedule: list[Any]) -> list[An
 def sha1_block(typing_context, state, words, active):  # type: ignore[no-untyped-def]
     """One block of SHA-1 on 16 messages.
 
-    state uint32[5 * 16], words uint32[16 * 16] (word t of message l at 16 * t + l, byte-swapped), active uint32[16]: all ones
-    where the message has this block, 0 where it has ended and its state must stay.
+    state uint32[5 * 16], words uint32[16 * 16] (word t of message l at 16 * t + l, byte-swapped), active uint32[16]:
+    all ones where the message has this block, 0 where it has ended and its state must stay.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]

@@ -1,7 +1,8 @@
 """xxHash's 32-bit hash of 16 byte slices at once (see `vectors`), of any lengths that differ.
 
-Slices of non-ASCII text differ in length, and a loop over one slice at a time mispredicts its branches again and again. Here each
-lane takes what it needs by selection. 16 bytes of each slice are loaded and transposed into four vectors of words.
+Slices of non-ASCII text differ in length, and a loop over one slice at a time mispredicts its branches again and
+again. Here each lane takes what it needs by selection. 16 bytes of each slice are loaded and transposed into four
+vectors of words.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from curation.kernels.vectors import LANES, VECTOR, WORD, constant, pointer, rotated_left
+from curation.kernels.vectors import LANES, VECTOR, WORD, constant, intrinsic, pointer, rotated_left
 
 # xxHash specification, section "XXH32 algorithm description".
 PRIME_1, PRIME_2, PRIME_3, PRIME_4, PRIME_5 = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1
@@ -44,7 +44,9 @@ def _four_words(builder: Any, addresses: list[Any]) -> list[Any]:
     return words
 
 
-def _lane_addresses(context: Any, builder: Any, signature: Any, arguments: Any, offset_of: Any) -> tuple[list[Any], Any]:
+def _lane_addresses(
+    context: Any, builder: Any, signature: Any, arguments: Any, offset_of: Any
+) -> tuple[list[Any], Any]:
     """(address of start + offset_of(length) for each lane's slice, the lengths as a vector).
 
     The arguments begin with data, starts, lengths and the index of the first slice.
@@ -67,9 +69,9 @@ def _state_address(context: Any, builder: Any, array_type: Any, array: Any, row:
 
 @intrinsic
 def xxh32_stripe(typing_context, data, starts, lengths, first, stripe, state):  # type: ignore[no-untyped-def]
-    """Take bytes 16 * stripe to 16 * stripe + 16 of slices first to first + 15 into state uint32[4 * 16], where they have them.
+    """Take bytes 16 * stripe to 16 * stripe + 16 of slices first to first + 15, where they are whole, into the state.
 
-    data uint8, starts int64, lengths uint32; stripe uint32. At most 16 bytes beyond a slice's end are read.
+    data uint8, starts int64, lengths and stripe uint32, state uint32[4 * 16]. It reads up to 16 bytes past a slice.
     """
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -81,7 +83,9 @@ def xxh32_stripe(typing_context, data, starts, lengths, first, stripe, state):  
 
         addresses, lengths_vector = _lane_addresses(context, builder, signature, arguments, offset_of)
         first_lane = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), stripe_number, ir.Constant(WORD, 0))
-        numbers = builder.shuffle_vector(first_lane, ir.Constant(VECTOR, ir.Undefined), ir.Constant(VECTOR, [0] * LANES))
+        numbers = builder.shuffle_vector(
+            first_lane, ir.Constant(VECTOR, ir.Undefined), ir.Constant(VECTOR, [0] * LANES)
+        )
         has = builder.icmp_unsigned("<", numbers, builder.lshr(lengths_vector, constant(4)))
         for row, word in enumerate(_four_words(builder, addresses)):
             address = _state_address(context, builder, signature.args[5], arguments[5], row)
@@ -121,7 +125,7 @@ def _mixed(builder: Any, value: Any, shifts: tuple[int, ...], primes: tuple[int,
 
 @intrinsic
 def xxh32_finish(typing_context, data, starts, lengths, first, state, hashes):  # type: ignore[no-untyped-def]
-    """hashes[first : first + 16] from the state after all stripes, MurmurHash3's finaliser included (see hashing.py)."""
+    """hashes[first : first + 16] from the state after all stripes, MurmurHash3's finaliser included."""
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         def offset_of(length: Any) -> Any:

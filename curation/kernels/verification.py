@@ -1,6 +1,8 @@
-"""True similarity: n-gram sets of cleaned texts, and the greedy cover that keeps what resembles nothing kept before it."""
+"""True similarity: n-gram sets of cleaned texts, and the greedy cover that keeps what resembles nothing kept before."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -60,7 +62,7 @@ def ngram_set(data: np.ndarray, offsets: np.ndarray, unit: str, ngram: int) -> t
     hashes = np.empty(hash_offsets[-1], np.uint64)
     _hash_grams(data, offsets, is_word, ngram, hashes, hash_offsets)
     bounds = hash_offsets.tolist()
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         hashes[start:stop].sort()  # NumPy sorts 64-bit numbers with vector instructions
     set_offsets = np.zeros(len(offsets), np.int64)
     _without_repeats(hashes, hash_offsets, set_offsets)
@@ -88,8 +90,8 @@ def _common(sets, i, i_stop, j, j_stop, needed):  # type: ignore[no-untyped-def]
 def _similarity(sets, offsets, a, b, threshold):  # type: ignore[no-untyped-def]
     """The Jaccard similarity of two sets, or -1 when it is below the threshold."""
     size_a, size_b = offsets[a + 1] - offsets[a], offsets[b + 1] - offsets[b]
-    # Jaccard >= t needs t * max <= min, and an intersection of t / (1 + t) * (|a| + |b|). The bounds are a little loose because
-    # of rounding; the quotient decides.
+    # Jaccard >= t needs t * max <= min, and an intersection of t / (1 + t) * (|a| + |b|). The bounds are a little
+    # loose because of rounding; the quotient decides.
     if min(size_a, size_b) < threshold * max(size_a, size_b) - 1e-6 or min(size_a, size_b) == 0:
         return -1.0
     needed = np.int64(np.ceil(threshold / (1.0 + threshold) * (size_a + size_b) - 1e-6))
@@ -151,13 +153,14 @@ def greedy_cover(
     threshold: float,
     maximum_comparisons: int,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Walk documents in keep order; one goes when its true similarity with a retained one that shares a key reaches `threshold`.
+    """Walk documents in keep order; one goes when a retained one that shares a key is truly similar to `threshold`.
 
-    order int64[n]: documents, the preferred first. keys uint64[n, bands]: the document's band hashes. sets, offsets: its n-grams
-    (see `ngram_set`). Returns kept_by int64[n] (-1: it stays; else the first retained document in keep order, among those with
-    a key in common, whose Jaccard similarity with it is >= threshold), that similarity float32[n] (NaN where it stays), and how
-    many stayed because more than `maximum_comparisons` retained documents share a key with them: those are compared with the
-    first `maximum_comparisons` only. Memory besides the arguments: 32 bytes a key.
+    order int64[n]: documents, the preferred first. keys uint64[n, bands]: the document's band hashes. sets, offsets:
+    its n-grams (see `ngram_set`). Returns kept_by int64[n] (-1: it stays; else the first retained document in keep
+    order, among those with a key in common, whose Jaccard similarity with it is >= threshold), that similarity
+    float32[n] (NaN where it stays), and how many stayed because more than `maximum_comparisons` retained documents
+    share a key with them: those are compared with the first `maximum_comparisons` only. Memory besides the arguments:
+    32 bytes a key.
     """
     n = len(order)
     kept_by, similarity = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
@@ -176,3 +179,9 @@ def greedy_cover(
         similarity,
     )
     return kept_by, similarity, int(past_limit)
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of this module."""
+    sets, offsets = ngram_set(np.frombuffer(b"text", np.uint8), np.array([0, 4], np.int64), "character", 2)
+    greedy_cover(np.zeros(1, np.int64), np.zeros((1, 1), np.uint64), sets, offsets, 0.8, 1)

@@ -22,7 +22,6 @@ def build_report(
     units: list[dict[str, Any]],
     decided: list[tuple[Stage, dict[str, Any]]],
     written: list[dict[str, Any]],
-    excerpts: dict[str, Any],
     input_path: str | None,
     output: str,
     outputs: list[dict[str, Any]],
@@ -32,10 +31,12 @@ def build_report(
     total_seconds: float,
     peak_memory: dict[str, int],
     workers: int,
+    limit: int | None,
     format_version: int,
 ) -> dict[str, Any]:
     """Join the counts of all tasks; the keys are listed in the documentation of report.json."""
     parts = [part for unit in units for part in unit["parts"]]
+    excerpts = {number: text for result in written for number, text in result["excerpts"].items()}
     sources = _sources(plan, parts, written)
     stages = _stages(plan.recipe.built, sources, written)
     for stage, result in decided:
@@ -51,7 +52,7 @@ def build_report(
         "output": output,
         "status": "complete",
         "already_complete": False,
-        "limit_documents_per_source": None,
+        "limit": limit,
         "documents": {
             "in": totals["documents_in"],
             "kept": totals["kept_documents"],

@@ -18,8 +18,8 @@ from rich.text import Text
 from curation.engine.progress import duration, printable
 
 # What a table may hold so that it fits 80 columns: cells of names and of headers, and columns for stages.
-_NAME_CELLS, _HEADER_CELLS, _STAGE_COLUMNS = 16, 9, 3
-_LARGEST_MATRIX = 8  # sources; more are shown as a list of the largest pairs
+_NAME_CELLS, _HEADER_CELLS, _STAGE_COLUMNS = 20, 9, 3
+_LARGEST_MATRIX, _MATRIX_CELLS = 8, 7  # sources, more are shown as a list of the largest pairs; cells of a column
 _MOST_ROWS = 20
 _MEMBERS_SHOWN = 3
 _EXAMPLES_SHOWN = 3
@@ -44,9 +44,9 @@ def summary(report: dict[str, Any], width: int = 80) -> Iterator[RenderableType]
     for what in ("documents", "bytes"):
         yield Text()
         yield from _funnel(report, what)
-    yield Text()
     for name, stage in report["stages"].items():
         if stage.get("edited_documents"):
+            yield Text()
             yield _line(f"{name}: edited {count(stage['edited_documents'])} documents")
         if "component_sizes" in stage:
             yield from _duplicates(name, stage, width)
@@ -68,6 +68,14 @@ def count(n: int, exact_below: int = 10**9) -> str:
     ('1,234,567', '931.4 M', '123.5 k')
     """
     return f"{n:,}" if n < exact_below else _scaled(n, ("", "k", "M", "G"))
+
+
+def plural(n: int, noun: str) -> str:
+    """
+    >>> plural(1, "task"), plural(2000, "task")
+    ('1 task', '2,000 tasks')
+    """
+    return f"{count(n)} {noun}" if n == 1 else f"{count(n)} {noun}s"
 
 
 def _cell(n: int) -> str:
@@ -120,6 +128,25 @@ def clip_path(path: str, width: int) -> str:
     return backwards[::-1]
 
 
+def labelled(names: list[str], width: int) -> dict[str, str]:
+    """A label of at most `width` cells for each name; where one is too long, what all begin with is left out.
+
+    >>> labelled(["RedPajamaC4", "RedPajamaCommonCrawl"], 11)
+    {'RedPajamaC4': 'C4', 'RedPajamaCommonCrawl': 'CommonCrawl'}
+    """
+    start = 0
+    if any(cell_len(name) > width for name in names):
+        for at in range(1, min(map(len, names)) if len(set(names)) > 1 else 0):
+            if len({name[:at] for name in names}) > 1:
+                break
+            start = at if all(_begins_a_word(name, at) for name in names) else start
+    return {name: clip(name[start:], width) for name in names}
+
+
+def _begins_a_word(name: str, at: int) -> bool:
+    return not name[at - 1].isalnum() or (name[at - 1].islower() and name[at : at + 1].isupper())
+
+
 def _verdict(report: dict[str, Any]) -> str:
     documents, n_bytes = report["documents"], report["bytes"]
     state = "was complete already; nothing was done" if report.get("already_complete") else report["status"]
@@ -143,26 +170,25 @@ def _funnel(report: dict[str, Any], what: str) -> Iterator[RenderableType]:
         came, kept = total[f"{what}_in"], total[f"kept_{what}"]
         numbers = [came, *(by_stage or [total[f"removed_{what}"]])]
         lost = [_cell(total["quarantined_records"])] if unread else []
-        table.add_row(Text(clip(name, _NAME_CELLS)), *map(shown, numbers), *lost, shown(kept), share(kept, came))
+        table.add_row(Text(name), *map(shown, numbers), *lost, shown(kept), share(kept, came))
 
-    sources = sorted(report["sources"].items(), key=lambda item: -item[1]["bytes_in"])
+    present = [item for item in report["sources"].items() if item[1]["documents_in"]]
+    sources = sorted(present or report["sources"].items(), key=lambda item: -item[1]["bytes_in"])
+    labels = labelled([name for name, _ in sources], _NAME_CELLS)
+    stages = [report["stages"][name] for name in columns]
     for name, total in sources[:_MOST_ROWS]:
-        row(
-            name,
-            total,
-            [report["stages"][stage]["by_source"].get(name, {}).get(f"removed_{what}", 0) for stage in columns],
-        )
+        row(labels[name], total, [stage["by_source"].get(name, {}).get(f"removed_{what}", 0) for stage in stages])
     if len(sources) > 1:
         everything = {key: sum(total[key] for _, total in sources) for key in sources[0][1]}
         title = f"all {len(sources)}" if len(sources) > _MOST_ROWS else "all"
-        row(title, everything, [report["stages"][stage][f"removed_{what}"] for stage in columns])
+        row(title, everything, [stage[f"removed_{what}"] for stage in stages])
     yield table
     if len(removing) > _STAGE_COLUMNS:
-        stages = _table("by stage", ["in", "removed", ""])
+        by_stage = _table("by stage", ["in", "removed", ""])
         for name in removing:
             gone, came = report["stages"][name][f"removed_{what}"], report["stages"][name][f"{what}_in"]
-            stages.add_row(Text(clip(name, _NAME_CELLS)), shown(came), shown(gone), share(gone, came))
-        yield stages
+            by_stage.add_row(Text(clip(name, _NAME_CELLS)), shown(came), shown(gone), share(gone, came))
+        yield by_stage
 
 
 def _duplicates(name: str, stage: dict[str, Any], width: int) -> Iterator[RenderableType]:
@@ -171,9 +197,9 @@ def _duplicates(name: str, stage: dict[str, Any], width: int) -> Iterator[Render
     if not sizes:
         yield _line(f"{name}: no duplicates")
         return
-    verified = f", verify: {stage['verify']}" if stage.get("verify") else ""
+    verified = f" (verify: {stage['verify']})" if stage.get("verify") else ""
     yield Text()
-    yield _line(f"{name}{verified}: {count(sum(sizes.values()))} components, by size {_histogram(sizes)}")
+    yield _line(f"{name}{verified}: {plural(sum(sizes.values()), 'component')}, by size {_histogram(sizes)}")
     if stage.get("annotated_documents"):
         yield _line(f"{name}: {count(stage['annotated_documents'])} documents annotated as duplicates, none removed")
     if stage.get("past_limit"):
@@ -183,12 +209,13 @@ def _duplicates(name: str, stage: dict[str, Any], width: int) -> Iterator[Render
     if stage.get("matrix"):
         yield _matrix(name, stage["matrix"])
     for component in stage.get("largest_components", []):
-        lines = component["first_lines"][:_MEMBERS_SHOWN]
-        text = Text(f"  {name}, {count(component['documents'])} documents that resemble one another:", style="dim")
-        for member in lines:
-            source = set_cell_size(clip(member["source"], 14), 14)
-            text.append(f"\n    {source} {clip(member['text'], max(width - 20, 10))}", style="not dim")
-        yield text
+        yield Text(f"  {name}, a component of {count(component['documents'])} documents:", style="dim")
+        # Copies look the same: each line is shown once.
+        lines = dict.fromkeys((member["source"], member["text"]) for member in component["first_lines"])
+        labels = labelled([source for source, _ in lines], _NAME_CELLS)
+        for source, text in list(lines)[:_MEMBERS_SHOWN]:
+            label = set_cell_size(labels[source], _NAME_CELLS)
+            yield Text(f"    {label} {clip(text, max(width - _NAME_CELLS - 6, 10))}")
 
 
 def _histogram(sizes: dict[int, int]) -> str:
@@ -213,10 +240,12 @@ def _matrix(name: str, entries: list[list[Any]]) -> RenderableType:
         for (gone, kept), documents in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:_MOST_ROWS]:
             table.add_row(Text(clip(gone, 30)), Text(clip(kept, 30)), count(documents))
         return table
-    table = _table("from / kept in", columns, header_cells=7)
+    labels = labelled(columns, _MATRIX_CELLS)
+    table = _table("from / kept in", [labels[column] for column in columns])
+    labels = labelled(rows, _NAME_CELLS)
     for gone in rows:
         cells = (count(pairs[gone, kept], 100_000) if (gone, kept) in pairs else "" for kept in columns)
-        table.add_row(Text(clip(gone, _NAME_CELLS)), *cells)
+        table.add_row(Text(labels[gone]), *cells)
     return table
 
 
@@ -224,7 +253,7 @@ def _quarantine(quarantine: dict[str, Any], width: int) -> Iterator[RenderableTy
     if not quarantine.get("records"):
         return
     lost = f", {size(quarantine['lost_bytes'])} lost" if quarantine.get("lost_bytes") else ""
-    yield _line(f"Quarantine: {count(quarantine['records'])} records{lost}", "yellow")
+    yield _line(f"Quarantine: {plural(quarantine['records'], 'record')}{lost}", "yellow")
     reasons = [f"{count(n)} x {reason}" for reason, n in quarantine.get("by_reason", {}).items()]
     yield from _items(reasons, width, clip)
     yield from _items(quarantine.get("first", [])[:_EXAMPLES_SHOWN], width, None)
@@ -241,7 +270,7 @@ def _cost(report: dict[str, Any]) -> Iterator[RenderableType]:
     detail = " (" + ", ".join(f"{name} {size(n)}" for name, n in memory.items()) + ")" if memory else ""
     parts.append(f"peak memory {size(report.get('peak_memory_bytes', 0))}{detail}")
     yield _line(", ".join(parts))
-    yield _line(f"{count(tasks['planned'])} tasks: {count(tasks['run'])} run, {count(tasks['reused'])} from before")
+    yield _line(f"{plural(tasks['planned'], 'task')}: {count(tasks['run'])} run, {count(tasks['reused'])} from before")
 
 
 def _table(first: str, headers: list[str], header_cells: int = _HEADER_CELLS) -> Table:

@@ -32,7 +32,7 @@ class Exact(GlobalStage):
 def text_hashes(documents: DocumentBatch, rows: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """128-bit XXH3 of the texts of `rows` (int64[k]) under `seed`, as "key" (high) and "low" halves, uint64[k]."""
     data, offsets = documents.utf8
-    view = memoryview(data)
+    view = memoryview(data)  # type: ignore[arg-type]
     hashed = b"".join(
         xxhash.xxh3_128_digest(view[start:end], seed)
         for start, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MEGABYTE = 1_000_000
@@ -75,6 +76,15 @@ def test_ours_takes_the_settings_of_each_peer(peers, tmp_path):
         settings = commands[f"curate as {peer}"]
         wanted = {"unit": "word", "ngram": 5, "permutations": permutations, "bands": bands, "rows": rows}
         assert {f"minhash.{key}={value}" for key, value in wanted.items()} <= set(settings)
+
+
+def test_a_small_corpus_holds_whole_documents_of_the_first_file(measure, tmp_path):
+    lines = [f'{{"text": "document {number}"}}'.encode() for number in range(300)]
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus/a.jsonl.zst").write_bytes(zstandard.compress(b"\n".join(lines) + b"\n"))
+    small = measure.small_corpus(tmp_path / "corpus", tmp_path / "small")
+    assert len(measure.corpus_files(small)) == 2
+    assert measure.corpus_size(small)["documents"] == 200
 
 
 def test_a_directory_without_a_corpus_ends_with_a_hint(measure, tmp_path):

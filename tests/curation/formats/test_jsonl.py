@@ -530,3 +530,9 @@ def test_decompression_streams_in_bounded_pieces(tmp_path):
     source = Decompressed(io.BytesIO(bomb), "zstd", len(bomb))
     assert len(source.read(1000)) == 1000
     assert 1000 + sum(len(part) for part in iter(lambda: source.read(2**20), b"")) == 2**27
+
+
+def test_zeros_and_falsehoods_are_values(tmp_path):
+    data = b'{"text": "a", "s": 0, "n": {"v": 0}}\n{"text": "b", "s": false, "n": 0}\n'
+    batches = read(write(tmp_path, data), Columns(subset="s", lifted=(("v", "n.v"), ("s", "s"))), with_details=True)[4]
+    assert [(row["subset"], row["v"], row["s"]) for row in details(batches)] == [("0", 0.0, 0.0), ("false", None, 0.0)]

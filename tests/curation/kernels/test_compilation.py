@@ -30,7 +30,9 @@ def python(code, **environment):
 
 
 def compiled_signatures():
-    dispatchers = [value for module in MODULES for value in vars(module).values() if hasattr(value, "nopython_signatures")]
+    dispatchers = [
+        value for module in MODULES for value in vars(module).values() if hasattr(value, "nopython_signatures")
+    ]
     return {dispatcher.__name__: len(dispatcher.signatures) for dispatcher in dispatchers}
 
 
@@ -82,7 +84,8 @@ def test_without_a_writable_home_kernels_are_kept_in_a_private_temporary_directo
 def test_kernels_run_when_nothing_can_be_kept_on_disk():
     code = (
         "import tempfile, numpy; tempfile.tempdir = '/dev/null/nowhere'; import curation.kernels as k;"
-        "from curation.kernels.units import is_ascii; print(k.cache_directory(), is_ascii(numpy.zeros(1, 'uint8'), 0, 1))"
+        "from curation.kernels.units import is_ascii;"
+        "print(k.cache_directory(), is_ascii(numpy.zeros(1, 'uint8'), 0, 1))"
     )
     assert python(code, HOME="/dev/null/nowhere") == "None True"
 
@@ -95,9 +98,14 @@ def test_a_directory_of_another_user_is_not_used(tmp_path, monkeypatch):
 @pytest.mark.parametrize("changed", ["hashing.py", "vectors.py", "__init__.py"])
 def test_a_change_in_any_kernel_file_starts_a_new_directory(tmp_path, changed):
     copy = tmp_path / "curation"
-    shutil.copytree(Path(curation.kernels.__file__).parent, copy / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(curation.kernels.__file__).parent, copy / "kernels", ignore=shutil.ignore_patterns("__pycache__")
+    )
     (copy / "__init__.py").touch()
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import curation.kernels as k; print(k.__file__, k.cache_directory())"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+        "import curation.kernels as k; print(k.__file__, k.cache_directory())"
+    )
     before = python(code)
     assert before.startswith(str(tmp_path)) and python(code) == before
     with open(copy / "kernels" / changed, "a") as file:

@@ -11,7 +11,8 @@ from curation.kernels.components import Components, star_edges, star_edges_128
 from curation.kernels.sorting import sort_by_key
 
 RECORDS = st.lists(
-    st.tuples(st.sampled_from([0, 1, 2, 3, 2**32, 2**63, 2**64 - 1]), st.integers(0, 2), st.integers(0, 12)), max_size=40
+    st.tuples(st.sampled_from([0, 1, 2, 3, 2**32, 2**63, 2**64 - 1]), st.integers(0, 2), st.integers(0, 12)),
+    max_size=40,
 )
 
 
@@ -114,7 +115,10 @@ def test_components_may_be_asked_for_before_and_after_more_edges():
 
 def test_stars_give_the_components_of_all_pairs_that_share_a_key():
     generator = np.random.default_rng(8)
-    keys, documents = generator.integers(0, 300, 900).astype(np.uint64), generator.integers(0, 400, 900).astype(np.uint64)
+    keys, documents = (
+        generator.integers(0, 300, 900).astype(np.uint64),
+        generator.integers(0, 400, 900).astype(np.uint64),
+    )
     components = Components()
     components.add(*star_edges(keys, documents))
     pairs = []

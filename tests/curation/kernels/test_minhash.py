@@ -21,7 +21,19 @@ SCRIPTS = [
     "e\u0301 a\u0308 o\u0302 combining marks, c\u0327 and n\u0303 stay apart from é ä ô ç ñ",
     "𝒜𝓁𝓅𝒽𝒶 😀😀 astral 𐐀𐐁 planes 🏳️‍🌈 and flags, thirteen and more of them",
 ]
-EDGES = ["", "   ", "!!!...???", "short", "exactly 13 ch", "twelve chars", "a" * 1500, "\u3000", "Σ", "中" * 13, "😀" * 14]
+EDGES = [
+    "",
+    "   ",
+    "!!!...???",
+    "short",
+    "exactly 13 ch",
+    "twelve chars",
+    "a" * 1500,
+    "\u3000",
+    "Σ",
+    "中" * 13,
+    "😀" * 14,
+]
 
 
 def datasketch_signature(text, ngram, n, seed, scheme, unit):
@@ -46,7 +58,9 @@ def assert_equal_to_datasketch(texts, ngram=13, n=128, seed=1, scheme="affine32"
 
 @pytest.mark.parametrize("scheme", ["affine32", "legacy"])
 @pytest.mark.parametrize("unit", ["character", "word"])
-@pytest.mark.parametrize(("ngram", "n", "seed"), [(13, 128, 1), (5, 117, 7), (1, 16, 1), (16, 130, 3), (24, 1, 2), (64, 64, 1)])
+@pytest.mark.parametrize(
+    ("ngram", "n", "seed"), [(13, 128, 1), (5, 117, 7), (1, 16, 1), (16, 130, 3), (24, 1, 2), (64, 64, 1)]
+)
 def test_signatures_equal_datasketch_in_many_scripts(scheme, unit, ngram, n, seed):
     texts = [*SCRIPTS, *EDGES, " ".join(SCRIPTS), "ascii only " * 150 + "é", SCRIPTS[0] * 20, SCRIPTS[1] * 20]
     assert_equal_to_datasketch(texts, ngram, n, seed, scheme, unit)
@@ -89,7 +103,9 @@ def test_used_permutations_are_the_first_of_all_drawn(scheme):
     assert len(drawn) == 117
     cleaned = [clean_text(text).encode() for text in SCRIPTS]
     offsets = np.cumsum([0, *map(len, cleaned)], dtype=np.int64)
-    some, n_grams = sign(np.frombuffer(b"".join(cleaned), np.uint8), offsets, unit="character", ngram=13, permutations=drawn)
+    some, n_grams = sign(
+        np.frombuffer(b"".join(cleaned), np.uint8), offsets, unit="character", ngram=13, permutations=drawn
+    )
     np.testing.assert_array_equal(some, everything[:, :117])
     assert n_grams.tolist() == [len(clean_text(text)) - 12 for text in SCRIPTS]
 
@@ -97,7 +113,9 @@ def test_used_permutations_are_the_first_of_all_drawn(scheme):
 def test_a_text_without_an_ngram_has_the_maximum_in_every_slot_and_no_ngrams():
     drawn = permutations(20, 1, "affine32", used=20)
     for unit in ("character", "word"):
-        signed, n_grams = sign(np.frombuffer(b"abc", np.uint8), np.array([0, 0, 3]), unit=unit, ngram=4, permutations=drawn)
+        signed, n_grams = sign(
+            np.frombuffer(b"abc", np.uint8), np.array([0, 0, 3]), unit=unit, ngram=4, permutations=drawn
+        )
         assert (signed == 2**32 - 1).all() and n_grams.tolist() == [0, 0]
 
 

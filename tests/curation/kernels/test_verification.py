@@ -39,7 +39,7 @@ def test_sets_have_the_sizes_and_intersections_of_the_true_sets(texts, unit, ngr
 def test_sets_of_long_texts_do_not_depend_on_blocks():
     text = "".join(chr(97 + int(k)) for k in np.random.default_rng(2).integers(0, 26, 5000))
     for n_characters in (1023, 1024, 1025, 1028, 1029, 2100, 5000):
-        sets, offsets = ngram_set(*encoded([text[:n_characters], "é" + text[:n_characters]]), "character", 5)
+        _, offsets = ngram_set(*encoded([text[:n_characters], "é" + text[:n_characters]]), "character", 5)
         true = len(grams_of(text[:n_characters], "character", 5))
         assert np.diff(offsets).tolist() == [true, true + 1]
 
@@ -121,5 +121,7 @@ def test_documents_that_share_no_key_are_not_compared():
 
 def test_no_documents_give_no_decisions():
     none = np.zeros(0, np.uint64)
-    kept_by, similarity, past_limit = greedy_cover(np.zeros(0, np.int64), none.reshape(0, 3), none, np.zeros(1, np.int64), 0.8, 5)
+    kept_by, similarity, past_limit = greedy_cover(
+        np.zeros(0, np.int64), none.reshape(0, 3), none, np.zeros(1, np.int64), 0.8, 5
+    )
     assert (len(kept_by), len(similarity), past_limit) == (0, 0, 0)
