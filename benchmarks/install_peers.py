@@ -32,7 +32,7 @@ def install(peer: str) -> None:
         print(f"{peer}: in {directory}")
         return
     print(f"{peer}: installing into {directory}", flush=True)
-    venv.create(directory, with_pip=True)
+    venv.create(directory, clear=True, symlinks=True, with_pip=True)
     subprocess.run([python_of(peer), "-m", "pip", "install", "--quiet", *PEERS[peer]], check=True)
     stamp.write_text(wanted)
 

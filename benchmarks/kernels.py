@@ -266,9 +266,7 @@ def main() -> None:
     ascii_rate = 0.0
     for script, (texts, origin) in texts_by_script(corpus).items():
         measured = rates(texts)
-        print(
-            f"\n{script} text ({origin}, {sum(len(t.encode()) for t in texts) / 1e6:.1f} MB in {len(texts)} documents)"
-        )
+        print(f"\n{script} text ({origin}, {sum(len(t.encode()) for t in texts) / 1e6:.1f} MB in {len(texts)} documents)")
         for name, rate in measured.items():
             print(f"  {name:<36}{rate.megabytes_per_second:>10.2f} MB/s{rate.nanoseconds_per_gram:>10.1f} ns a 13-gram")
         signed, legacy = measured["clean + sign, affine32, 128"], measured["clean + sign, legacy, 128"]

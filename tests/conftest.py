@@ -78,3 +78,147 @@ def corpus(tmp_path: Path) -> Path:
     for relative, records in corpus_records().items():
         write_records(tmp_path / "input" / relative, records)
     return tmp_path / "input"
+
+
+SOURCES = """\
+  - {name: a, path: "{input}/a/**", priority: 1}
+  - {name: b, path: "{input}/b/**"}
+  - {name: c, path: "{input}/c/**", priority: 1}
+"""
+STAGES = """\
+  - normalize: {scheme: nfc}
+  - length: {minimum_characters: 60}
+  - exact
+  - minhash
+"""
+
+
+def family(random_source: random.Random) -> list[str]:
+    """A text with exact copies, near copies, and copies of near copies."""
+    texts = [document(random_source, random_source.randrange(1, 6))]
+    for _ in range(random_source.choice([0, 0, 0, 1, 2, 4])):
+        text = random_source.choice(texts)
+        texts.append(text if random_source.random() < 0.3 else near_copy(random_source, text, random_source.randrange(1, 4)))
+    return texts
+
+
+def mixed_texts(seed: int, n_families: int) -> list[str]:
+    """Families of texts and lone ones in random order, short and empty ones among them."""
+    source = random.Random(seed)
+    texts = [text for _ in range(n_families) for text in family(source)]
+    texts += ["", "short", "e\u0301" * 80, "é" * 80, "天地玄黃宇宙洪荒日月盈昃" * 12, "天地玄黃宇宙洪荒日月盈昃" * 12]
+    source.shuffle(texts)
+    return texts
+
+
+class Bench:
+    """Runs recipes, and reads what they leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.input = folder / "input"
+
+    def write(self, relative: str, texts: list[str], members: list[dict[str, Any]] | None = None) -> Path:
+        """A file of the input with one record a text; `members` are the records' other members."""
+        others = members or [{"meta": {"number": number}} for number in range(len(texts))]
+        records = [{"text": text, **other} for text, other in zip(texts, others, strict=True)]
+        write_records(self.input / relative, records)
+        return self.input / relative
+
+    def write_files(self, texts: list[str], relatives: list[str]) -> None:
+        """The texts spread evenly over the files, in order."""
+        each = -(-len(texts) // len(relatives))
+        for number, relative in enumerate(relatives):
+            self.write(relative, texts[number * each : (number + 1) * each])
+
+    def recipe(self, stages: str = STAGES, sources: str = SOURCES, rest: str = "", name: str = "small") -> Path:
+        """A recipe's file."""
+        path = self.folder / f"{name}-{hashlib.sha256((stages + sources + rest).encode()).hexdigest()[:8]}.yaml"
+        path.write_text(f"name: {name}\nsources:\n{sources}stages:\n{stages}{rest}")
+        return path
+
+    def run(
+        self,
+        output: str | Path,
+        recipe: str | Path | None = None,
+        settings: dict[str, Any] | None = None,
+        input_path: Path | None = None,
+        executor: str = "inline",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Run in this process; the report."""
+        from rich.console import Console
+
+        from curation.engine.progress import Progress
+        from curation.engine.recipe import load_recipe
+        from curation.engine.run import RunOptions, run_recipe
+
+        given = str(input_path or self.input)
+        loaded = load_recipe(str(recipe or self.recipe()), given, settings)
+        progress = Progress(Console(file=io.StringIO()))
+        try:
+            return run_recipe(loaded, given, str(self.folder / output), RunOptions(executor=executor, **options), progress)
+        finally:
+            progress.close()
+
+    def start(self, output: str | Path, recipe: Path, *options: str) -> subprocess.Popen[str]:
+        """Run the command as a process group of its own."""
+        call = [Path(sys.executable).with_name("curate"), "run", recipe, "--input", self.input]
+        return subprocess.Popen(
+            [*map(str, call), "--output", str(self.folder / output), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=self.folder,
+        )
+
+    def ledger(self, output: str | Path) -> list[dict[str, Any]]:
+        """The tasks that a run has committed so far."""
+        path = self.folder / output / "work" / "ledger.jsonl"
+        whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
+        return [entry for entry in map(json.loads, whole) if "key" in entry]
+
+    def hashes(self, output: str | Path) -> dict[str, str]:
+        """SHA-256 of every published file of data."""
+        root = self.folder / output
+        folders = [root / name for name in ("documents", "removed", "duplicates", "quarantine")]
+        files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def rows(self, output: str | Path, name: str) -> list[dict[str, Any]]:
+        """All rows of documents/ (with the column "split"), removed/, duplicates/ or quarantine/."""
+        import pyarrow.parquet as pq
+
+        found = []
+        for path in sorted((self.folder / output / name).rglob("*.parquet")):
+            split = {"split": path.parent.name} if name == "documents" else {}
+            found += [row | split for row in pq.read_table(path).to_pylist()]
+        return found
+
+    def texts(self) -> dict[str, str]:
+        """{id: text} of the input's plain JSON lines under `SOURCES`, by the ids that a run gives them."""
+        found = {}
+        for path in sorted(self.input.rglob("*.jsonl")):
+            source, _, relative = str(path.relative_to(self.input)).partition("/")
+            position = 0
+            for line in path.read_bytes().splitlines(keepends=True):
+                found[f"{source}/{relative}@{position}"] = json.loads(line)["text"]
+                position += len(line)
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A bench in a folder of its own."""
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def small(bench: Bench) -> Bench:
+    """A bench whose input holds some 200 documents in eight files of three sources."""
+    bench.write_files(
+        mixed_texts(3, 110),
+        ["b/x/1.jsonl", "b/y/1.jsonl", "a/1.jsonl", "a/2.jsonl", "a/z/1.jsonl", "c/1.jsonl", "c/q/1.jsonl", "c/q/2.jsonl"],
+    )
+    return bench

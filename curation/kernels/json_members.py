@@ -610,3 +610,8 @@ def scan_lines(
         rest_offsets[1:],
     )
     return ScannedLines(is_good[:n], bounds[:n], spans[:n], text, text_offsets[: n + 1], rest, rest_offsets[: n + 1])
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of this module."""
+    scan_lines(b'{"text":"a"}\n', [b"text", b""], maximum_line_bytes=99, maximum_text_bytes=99, with_rest=True)
