@@ -332,7 +332,7 @@ def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, 
             raise _UnreadableError(f"{piece.path} cannot be read: {error}") from error
         reason = f"cannot be read: {error.strerror or error}"
         lost = file.info.size if piece.end == -1 else piece.end - piece.start
-        bad = [BadRecord(max(piece.start, 0), reason, b"", lost)]
+        bad = [BadRecord(max(piece.start, 0), reason, b"", lost, is_rest=True)]
         yield Batch(np.zeros(0, np.uint64), pa.array([], pa.large_string()), None, None, None, bad, 0)
 
 

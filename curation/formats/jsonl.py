@@ -343,7 +343,7 @@ class _Assembly:
             whole = not len(self.lines.is_good) or self.lines.is_good[-1] or len(self.lines.is_good) - 1 in self.slow
             position = self.block.position + (len(self.data) if whole else 0)
             raw = b"" if whole else self.data[:RAW_BYTES]
-            self.bad.append(BadRecord(position, torn.reason, raw, torn.unread_bytes))
+            self.bad.append(BadRecord(position, torn.reason, raw, torn.unread_bytes, is_rest=True))
 
     def _array(self, data: np.ndarray, offsets: np.ndarray, slow: dict[int, str]) -> pa.LargeStringArray:
         """The strings of the kept rows; the scan left those of refused lines empty."""

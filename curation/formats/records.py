@@ -38,12 +38,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that cannot be used, or (`lost_bytes` says how much) the rest of a file that cannot be read."""
+    """A record that was read whole but cannot be used; or, with `is_rest`, all of a file from there on, which cannot be read."""
 
     position: int
     reason: str
     raw: bytes  # its first 64 KB
-    lost_bytes: int
+    lost_bytes: int  # the record's own size; of a rest the bytes of the file, which may be compressed
+    is_rest: bool = False
 
 
 @dataclass(frozen=True)

@@ -186,4 +186,4 @@ def _plain(value: Any) -> Any:
 
 def lost_table(position: int, reason: str, lost_bytes: int) -> Batch:
     """A batch that says that the rest of a table cannot be used."""
-    return empty_batch([BadRecord(position, reason, b"", max(1, lost_bytes))])
+    return empty_batch([BadRecord(position, reason, b"", max(1, lost_bytes), is_rest=True)])
