@@ -70,7 +70,7 @@ test: $(INSTALLED) ## all tests
 
 check: $(INSTALLED) ## linter and type checker
 	$(BIN)/ruff check .
-	$(BIN)/mypy curation pipelines benchmarks tests
+	$(BIN)/mypy curation pipelines benchmarks
 
 # Corpora recombined from the text at INPUT, or from the local sample; benchmarks/README.md says what is measured.
 bench: $(INSTALLED) $(CORPORA) ## measure this tool, and peers once they are installed [INPUT= MEGABYTES=250]

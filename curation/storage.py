@@ -128,7 +128,7 @@ def _list_local(path: str) -> list[FileInfo]:
         return [_local_info(path)] if os.path.isfile(path) else []
     found: dict[str, FileInfo] = {}
     for match in glob.glob(path, recursive=True):
-        if os.path.isfile(match):
+        if _is_listed(match):
             found[match] = _local_info(match)
         elif not path.rstrip("/").endswith("**"):
             found.update((info.path, info) for info in _walk(match))
@@ -141,12 +141,22 @@ def _walk(directory: str) -> Iterator[FileInfo]:
         for name in names:
             if not name.startswith("."):
                 whole = os.path.join(parent, name)
-                if os.path.isfile(whole):
+                if _is_listed(whole):
                     yield _local_info(whole)
 
 
+def _is_listed(path: str) -> bool:
+    """A file, or a link that leads nowhere: a listing without it would hide that its file is gone."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+
+
 def _local_info(path: str) -> FileInfo:
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        if not os.path.islink(path):
+            raise
+        return FileInfo(path, 0)
     return FileInfo(path, status.st_size, "", status.st_mtime_ns)
 
 

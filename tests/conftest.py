@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import random
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -222,3 +228,15 @@ def small(bench: Bench) -> Bench:
         ["b/x/1.jsonl", "b/y/1.jsonl", "a/1.jsonl", "a/2.jsonl", "a/z/1.jsonl", "c/1.jsonl", "c/q/1.jsonl", "c/q/2.jsonl"],
     )
     return bench
+
+
+@pytest.fixture(name="mixed_texts")
+def mixed_texts_fixture() -> Callable[[int, int], list[str]]:
+    """`mixed_texts`, for tests that choose their seed."""
+    return mixed_texts
+
+
+@pytest.fixture(name="document")
+def document_fixture() -> Callable[[random.Random, int], str]:
+    """`document`, for tests that build their own texts."""
+    return document

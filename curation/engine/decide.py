@@ -56,6 +56,8 @@ def merge_segments(task: MergeTask) -> dict[str, Any]:
     columns: dict[str, list[np.ndarray]] = {}
     for path, base in read_segments(task.segments)[task.first : task.last]:
         arrays = ArrayFile(path)
+        if f"{task.stage}.row" not in arrays:  # the stage is the check of ids, and the part has none
+            continue
         for name in ("key", "low"):
             if f"{task.stage}.{name}" in arrays:
                 columns.setdefault(name, []).append(arrays.read(f"{task.stage}.{name}"))
@@ -84,6 +86,8 @@ def edges(task: EdgesTask) -> dict[str, Any]:
     keys, lows, documents = [], [], []
     for path, base in read_segments(task.segments):
         arrays = ArrayFile(path)
+        if f"{task.stage}.prefix" not in arrays:  # the stage is the check of ids, and the part has none
+            continue
         bounds = arrays.read(f"{task.stage}.prefix", first, last + 1)
         start, stop = int(bounds[0]), int(bounds[-1])
         if start == stop:

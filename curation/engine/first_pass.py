@@ -92,6 +92,9 @@ class _Part:
         self.by_source: dict[str, Counter[str]] = {}
         self.n_documents = 0
         self.raw_bytes = 0
+        # What the unread rests of files hold beyond the bad record that says so: counted, or as raw bytes (estimated).
+        self.unread_records = 0
+        self.unread_bytes = 0
         self.compression_sample = (0, 0)
 
     def add(self, piece_number: int, batch: Batch) -> None:
@@ -99,6 +102,11 @@ class _Part:
         task, n = self.task, len(batch.texts)
         relative = task.unit.files[piece_number].relative
         self.bad.extend((relative, record) for record in batch.bad)
+        for rest in (record for record in batch.bad if record.is_rest):
+            if rest.n_records is None:
+                self.unread_bytes += int(rest.lost_bytes * task.unit.files[piece_number].expansion)
+            else:
+                self.unread_records += max(0, rest.n_records - 1)
         self.raw_bytes += batch.bytes_read
         if not n:
             return
@@ -218,9 +226,12 @@ class _Part:
             "changed_documents": int(arrays["changed"].sum()),
             "bad_records": len(self.bad),
             "lost_bytes": sum(record.lost_bytes for _, record in self.bad),
+            "bad_record_bytes": sum(record.lost_bytes for _, record in self.bad if not record.is_rest),
+            "unread_bytes": self.unread_bytes,
+            "unread_records": self.unread_records,
             "bad_by_source": {self.task.unit.source: len(self.bad)} if self.bad else {},
             "bad_by_reason": Counter(record.reason.split(":")[0] for _, record in self.bad),
-            "first_bad": [f"{path} at {record.position}: {record.reason}" for path, record in self.bad[:3]],
+            "first_bad": [f"{self.task.unit.source}/{path} at {record.position}: {record.reason}" for path, record in self.bad[:3]],
             "by_source": {name: dict(counter) for name, counter in self.by_source.items()},
             "removed": {name: int((arrays["removed_by"] == index).sum()) for index, name in self._map_stages()},
             "records": {name: len(arrays.get(f"{name}.key", ())) for name in self.records},
@@ -349,8 +360,9 @@ def _cut(batch: Batch, n: int) -> Batch:
     if len(batch.texts) <= n:
         return batch
     ids, by = (None if array is None else array.slice(0, n) for array in (batch.ids, batch.by))
+    details = batch.details.slice(0, n) if batch.details is not None else None
     bad = [record for record in batch.bad if record.position < int(batch.positions[n])]
-    return Batch(batch.positions[:n], batch.texts.slice(0, n), ids, by, None, bad, batch.bytes_read)
+    return Batch(batch.positions[:n], batch.texts.slice(0, n), ids, by, details, bad, batch.bytes_read)
 
 
 def _splits(hashes: np.ndarray, shares: dict[str, float]) -> np.ndarray:

@@ -22,7 +22,7 @@ from curation.stages import GlobalStage
 _UNIT_BYTES = (16 * 2**20, 256 * 2**20)  # raw bytes of a unit, smallest and largest
 _MOST_FILES_OF_A_UNIT = 8192
 _UNITS_WANTED = 4096  # units grow once an input would have more than this many
-# Raw bytes for a byte of file, to balance units; nothing depends on the guess but their sizes.
+# Raw bytes for a byte of file: to balance units, and to guess how many records the unread rest of a file would have held.
 _EXPANSION = {".zst": 3.5, ".zstd": 3.5, ".gz": 3.0, ".parquet": 2.5}
 # Members that hold the name of a document's set in SlimPajama's files, and in what the hub's loader of RedPajama yields.
 _SET_NAMES = ("meta.redpajama_set_name", "red_pajama_subset")
@@ -39,9 +39,14 @@ class InputFile:
     info: storage.FileInfo
 
     @property
+    def expansion(self) -> float:
+        """Estimated decompressed bytes for a byte of the file."""
+        return _EXPANSION.get(os.path.splitext(self.info.path)[1], 1.0)
+
+    @property
     def raw_bytes(self) -> int:
         """Estimated decompressed bytes."""
-        return int(self.info.size * _EXPANSION.get(os.path.splitext(self.info.path)[1], 1.0))
+        return int(self.info.size * self.expansion)
 
     @property
     def identity(self) -> tuple[str, str, int, str]:

@@ -49,11 +49,10 @@ class Step:
         """From the pace of this run alone: what an earlier run left took no time now. None before anything is done."""
         if self.share >= 1:
             return 0.0
+        total, reused = self.tasks_total, self.reused
         if self.raw_bytes_total:
-            reused = self.raw_bytes_reused / self.raw_bytes_total
-        else:
-            reused = self.reused / self.tasks_total
-        done = self.share - reused
+            total, reused = self.raw_bytes_total, self.raw_bytes_reused
+        done = self.share - reused / total
         return (now - self.started) * (1 - self.share) / done if done > 0 else None
 
     def rates(self, now: float) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from curation.engine.parts import Part
 
 _NEVER_TOO_MANY = 10  # fewer bad records than this never fail a run
 _NAMED = 3
+_DOCUMENT_BYTES = 3000  # a guess, where no document could be read
 
 
 class TooManyBadRecordsError(RuntimeError):
@@ -20,25 +21,37 @@ class TooManyBadRecordsError(RuntimeError):
 
 
 def check_bad_fraction(units: list[dict[str, Any]], maximum_fraction: float, output: str) -> None:
-    """Raise TooManyBadRecordsError when too much of the input could not be read.
+    """Raise TooManyBadRecordsError when too much of the input could not be read, or nothing of it.
 
-    What is lost of a truncated file counts as the records that its bytes would have held, at the mean size of those read.
+    A bad record counts as one, however long. The unread rest of a file counts in full: as its rows where the format tells
+    their number, else as the records that its bytes would have held, at the mean size of the good ones. What was cut off
+    before the file came here counts only where a zstd frame says its length: nothing else tells how much it was.
     """
     parts = [part for unit in units for part in unit["parts"]]
-    good = sum(part["n_documents"] for part in parts)
-    bad = sum(part["bad_records"] for part in parts)
-    lost = sum(part["lost_bytes"] for part in parts)
-    read_bytes = sum(part["raw_bytes"] for part in parts)
-    mean = read_bytes / (good + bad) if read_bytes and good + bad else float("inf")
-    lost_records = bad + lost / mean
-    fraction = lost_records / (good + lost_records) if good + lost_records else 0.0
-    if not bad or lost_records < _NEVER_TOO_MANY or fraction <= maximum_fraction:
+    good, bad, raw_bytes, bad_record_bytes, unread_bytes, unread_records = (
+        sum(part[name] for part in parts)
+        for name in (
+            "n_documents",
+            "bad_records",
+            "raw_bytes",
+            "bad_record_bytes",
+            "unread_bytes",
+            "unread_records",
+        )
+    )
+    mean_bytes = max(1.0, (raw_bytes - bad_record_bytes) / good) if good else _DOCUMENT_BYTES
+    lost = bad + unread_records + unread_bytes / mean_bytes
+    fraction = lost / (good + lost) if bad else 0.0
+    if fraction <= maximum_fraction or (good and lost < _NEVER_TOO_MANY):
         return
-    first = [line for part in parts for line in part["first_bad"]][:_NAMED]
+    named = [line for part in parts for line in part["first_bad"]][:_NAMED]
+    records = f"{bad:,} bad record{'s' if bad > 1 else ''}{' and the unread rest of files' if unread_bytes or unread_records else ''}"
+    share = f"about {fraction:.2%} of the input is lost" if good else "nothing of the input can be used"
     raise TooManyBadRecordsError(
-        f"{bad:,} bad records, about {fraction:.2%} of the input with what could not be read, "
-        f"are more than max_bad_fraction {maximum_fraction:.2%}. The first: {'; '.join(first)}. "
-        f"All are in {storage.join(output, 'quarantine')}; mend the input, or allow more with --set max_bad_fraction=SHARE"
+        f"{share}, more than max_bad_fraction allows ({maximum_fraction:.2%}): {records}. "
+        f"{'The first: ' if bad > len(named) else ''}{'; '.join(named)}. "
+        f"{'All are' if bad > 1 else 'It is'} listed in {storage.join(output, 'quarantine')}. "
+        "Mend the input and start the same command again, or allow more with --set max_bad_fraction=SHARE"
     )
 
 

@@ -168,7 +168,7 @@ class DecidedPart:
             self.removed_by[rows] = index
             self.kept_rank[rows] = file.read("kept_rank", start, stop)
             self.similarity[rows] = file.read("similarity", start, stop)
-            if self.columns.id:
+            if any(columns.id for columns in self.task.columns.values()):
                 ids = read_ipc(f"{path}.ids").get_batch(self.part.index).column("id").to_pylist()
                 self.duplicate_ids.update(zip(rows.tolist(), ids, strict=True))
         start, stop = self._range(file, "copies_starts")

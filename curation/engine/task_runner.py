@@ -72,18 +72,19 @@ class TaskRunner:
         raw_bytes: list[int] | None = None,
     ) -> list[dict[str, Any]]:
         """Run what the ledger does not hold; results in the order of `tasks` ((key, argument))."""
-        clock = time.monotonic()
         results: list[dict[str, Any] | None] = [self.ledger.find(key) for key, _ in tasks]
         todo = [index for index, result in enumerate(results) if result is None]
         self.tasks["planned"] += len(tasks)
         self.tasks["run"] += len(todo)
         self.tasks["reused"] += len(tasks) - len(todo)
+        executor = self.executor if todo else None
+        clock = time.monotonic()
         with self.progress.step(step, len(tasks), sum(raw_bytes) if raw_bytes else None):
             for index, result in enumerate(results):
                 if result is not None:
                     self._advance(result, raw_bytes[index] if raw_bytes else 0, reused=True)
             arguments = (tasks[index][1] for index in todo)
-            for position, result in self.executor.map(function, arguments) if todo else ():
+            for position, result in executor.map(function, arguments) if executor else ():
                 index = todo[position]
                 self.ledger.commit(tasks[index][0], step, result)
                 results[index] = result

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -179,7 +179,9 @@ def verified_decisions(task: VerifiedTask) -> dict[str, Any]:
     order = np.argsort(removed)
     removed_at = np.searchsorted(members.numbers, removed[order])
     kept_at = np.searchsorted(members.numbers, kept[order])
-    result = write_decisions(task.components, removed_at, kept_at, similarity[order], members)
+    # Not over the members: a run that goes on, or other verify settings, read them again.
+    decisions = replace(task.components, output=task.output)
+    result = write_decisions(decisions, removed_at, kept_at, similarity[order], members)
     clusters = members.take(np.unique(np.concatenate([removed_at, kept_at])))
     clusters.roots = _cluster_roots(clusters, removed[order], kept[order])
     return {**result, **component_summary(clusters)}

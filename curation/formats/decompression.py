@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import zstandard
@@ -16,6 +17,8 @@ _RAW_BYTES = 2**20  # of one read of the compressed file
 _FEED_BYTES = (64, 2048)
 _OUTPUT_BYTES = 2**20  # what a feed should give at most
 _MAXIMUM_WINDOW_BYTES = 2**31  # what `zstd --long=31` needs
+_MAXIMUM_HEADER_BYTES = 18  # of a zstd frame
+_USUAL_RATIO = 4  # of text, where nothing was decoded that could tell
 _SEEK_TABLE_MAGIC = b"\xb1\xea\x92\x8f"
 _SKIPPABLE_MAGIC = b"\x5e\x2a\x4d\x18"
 
@@ -34,6 +37,21 @@ class DamagedError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.unread_bytes = unread_bytes  # of the compressed file
+
+
+@dataclass
+class _Frame:
+    """A gzip member or zstd frame that is being decoded: its offset, its length decompressed, what it gave so far."""
+
+    start: int
+    promised: int | None
+    given: int = 0
+
+    def unread_bytes(self, size: int, useful: int) -> int:
+        """Compressed bytes that a truncated file lost: those there that gave nothing, or more if the frame owes more."""
+        owed = max(0, (self.promised or 0) - self.given)
+        compressed = owed * (useful - self.start) // self.given if self.given else owed // _USUAL_RATIO
+        return max(1, size - useful, compressed)
 
 
 class Decompressed:
@@ -65,7 +83,8 @@ class Decompressed:
 
     def _decode(self) -> Iterator[bytes]:
         decoder: Any = None
-        consumed, feed_bytes = 0, _FEED_BYTES[0]
+        frame = _Frame(0, None)
+        consumed, feed_bytes, useful = 0, _FEED_BYTES[0], 0  # `useful`: offset behind the last feed that gave something
         while raw := self._source.read(_RAW_BYTES):
             view, start = memoryview(raw), 0
             while start < len(raw):
@@ -74,6 +93,7 @@ class Decompressed:
                     if start == len(raw):
                         break
                     decoder = self._decoder()
+                    frame = _Frame(consumed + start, self._promised(view[start:]))
                 feed = view[start : start + feed_bytes]
                 n_output = 0
                 try:
@@ -81,17 +101,30 @@ class Decompressed:
                         n_output += len(output)
                         yield output
                 except (zlib.error, zstandard.ZstdError) as error:
-                    unread = max(1, self._size - consumed - start)
-                    raise DamagedError(f"damaged {self._codec} data: {error}", unread) from error
+                    unread = max(1, self._size - max(useful, frame.start))
+                    reason = f"damaged {self._codec} data: {error}" if useful else f"not {self._codec} data, though named so"
+                    raise DamagedError(reason, unread) from error
+                frame.given += n_output
                 start += len(feed)
                 if decoder.eof:
                     start -= len(decoder.unused_data)
                     decoder = None
+                useful = consumed + start if n_output else useful
                 smallest, largest = _FEED_BYTES
                 feed_bytes = min(largest, max(smallest, len(feed) * _OUTPUT_BYTES // max(1, n_output)))
             consumed += len(raw)
         if decoder is not None:
-            raise DamagedError(f"truncated {self._codec} data", max(1, self._size - consumed))
+            raise DamagedError(f"truncated {self._codec} data", frame.unread_bytes(self._size, max(useful, frame.start)))
+
+    def _promised(self, beginning: memoryview) -> int | None:
+        """What a zstd frame says of its decompressed length; None where it does not."""
+        if self._codec != "zstd":
+            return None
+        try:
+            promised: int = zstandard.get_frame_parameters(beginning[:_MAXIMUM_HEADER_BYTES]).content_size
+        except zstandard.ZstdError:
+            return None
+        return None if promised == zstandard.CONTENTSIZE_UNKNOWN else promised
 
     def _decoder(self) -> Any:
         if self._codec == "gzip":

@@ -140,7 +140,8 @@ class HuggingFaceReader:
                     table = table.take(pa.array((positions - np.uint64(start)).astype(np.int64)))
                 yield batch_of(table, positions, self._columns, self._maximum, self._with_details)
             except ColumnError as error:
-                yield lost_table(start, str(error), int(dataset.data.nbytes) * (end - start) // max(1, len(dataset)))
+                lost_bytes = int(dataset.data.nbytes) * (end - start) // max(1, len(dataset))
+                yield lost_table(start, str(error), lost_bytes, end - start)
                 return
 
 

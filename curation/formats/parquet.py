@@ -77,7 +77,7 @@ class ParquetReader:
             groups = _Groups(parquet.metadata, self._piece, file.size())
             if self._columns.text not in parquet.schema_arrow.names:
                 reason = missing_column_reason(self._columns.text, parquet.schema_arrow.names)
-                yield lost_table(start, reason, groups.bytes_from(0))
+                yield lost_table(start, reason, groups.bytes_from(0), groups.rows_from(start))
                 return
             yield from self._groups(parquet, groups)
         if self._wanted is None and not storage.is_remote(path):
@@ -100,7 +100,7 @@ class ParquetReader:
                         table, positions = table.take(pa.array((here - positions[0]).astype(np.int64))), here
                     yield batch_of(table, positions, self._columns, self._maximum, self._with_details)
             except ColumnError as error:
-                yield lost_table(row, str(error), groups.bytes_from(place))
+                yield lost_table(row, str(error), groups.bytes_from(place), groups.rows_from(row))
                 return
             except (pa.ArrowException, OSError) as error:
                 if not is_damage(error):
@@ -109,7 +109,8 @@ class ParquetReader:
                     raise OSError(
                         f"{self._piece.path}: a column of row group {index} is damaged: {_first_line(error)}"
                     ) from error
-                yield lost_table(done, f"damaged Parquet data: {_first_line(error)}", groups.bytes_from(place))
+                reason = f"damaged Parquet data: {_first_line(error)}"
+                yield lost_table(done, reason, groups.bytes_from(place), groups.rows_from(done))
                 return
 
     def _tables(self, parquet: pq.ParquetFile, index: int) -> Iterator[pa.RecordBatch]:
@@ -126,7 +127,7 @@ def _between(values: np.ndarray, start: int, end: int) -> np.ndarray:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0][:300]
+    return str(error).split("\n")[0][:300].rstrip(".")
 
 
 class _Groups:
@@ -152,6 +153,11 @@ class _Groups:
         """Bytes of the file that are lost when nothing is read from the place-th row group on."""
         first, end = self.byte_range
         return end - first if place == 0 else sum(self._sizes[place:])
+
+    def rows_from(self, row: int) -> int:
+        """Rows of the piece from `row` on."""
+        _, last, n_rows = self.items[-1] if self.items else (0, row, 0)
+        return last + n_rows - row
 
 
 def _offset(group: pq.RowGroupMetaData) -> int:

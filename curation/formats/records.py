@@ -45,6 +45,7 @@ class BadRecord:
     raw: bytes  # its first 64 KB
     lost_bytes: int  # the record's own size; of a rest the bytes of the file, which may be compressed
     is_rest: bool = False
+    n_records: int | None = None  # of a rest, where the format tells
 
 
 @dataclass(frozen=True)

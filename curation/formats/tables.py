@@ -184,6 +184,6 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def lost_table(position: int, reason: str, lost_bytes: int) -> Batch:
-    """A batch that says that the rest of a table cannot be used."""
-    return empty_batch([BadRecord(position, reason, b"", max(1, lost_bytes), is_rest=True)])
+def lost_table(position: int, reason: str, lost_bytes: int, n_rows: int | None = None) -> Batch:
+    """A batch that says that the rest of a table cannot be used, and how many rows that is if the table says so."""
+    return empty_batch([BadRecord(position, reason, b"", max(1, lost_bytes), True, n_rows)])

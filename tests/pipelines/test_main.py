@@ -194,6 +194,7 @@ def test_a_signal_stops_with_130_and_the_command_that_goes_on(signal_number, rec
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal_number)
         _, errors = process.communicate(timeout=30)
