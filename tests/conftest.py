@@ -230,13 +230,19 @@ def small(bench: Bench) -> Bench:
     return bench
 
 
-@pytest.fixture(name="mixed_texts")
+@pytest.fixture(scope="session")
+def make_bench() -> type[Bench]:
+    """A bench in a folder of one's choice."""
+    return Bench
+
+
+@pytest.fixture(name="mixed_texts", scope="session")
 def mixed_texts_fixture() -> Callable[[int, int], list[str]]:
     """`mixed_texts`, for tests that choose their seed."""
     return mixed_texts
 
 
-@pytest.fixture(name="document")
+@pytest.fixture(name="document", scope="session")
 def document_fixture() -> Callable[[random.Random, int], str]:
     """`document`, for tests that build their own texts."""
     return document

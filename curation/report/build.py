@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,7 @@ _LARGE_COMPONENT_SHARE = 0.001
 _LARGE_COMPONENT_DOCUMENTS = 100
 _LARGE_LOSS_SHARE = 0.9
 _EXAMPLES = 5
+_OPEN = 'import pyarrow.dataset as d; print(d.dataset("{}/documents/train").head(5).to_pandas())'
 
 
 def build_report(
@@ -81,7 +83,7 @@ def build_report(
         "output_bytes": sum(entry["bytes"] for entry in outputs),
         "commands": {
             "resume": resume_command(plan, input_path, output),
-            "open": f"python -c \"import pyarrow.dataset as d; print(d.dataset('{output}/documents/train').head(5))\"",
+            "open": f"{shlex.quote(sys.executable)} -c {shlex.quote(_OPEN.format(output))}",
         },
     }
 
@@ -120,7 +122,7 @@ def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, An
             sources[name]["kept_documents"] += documents
             sources[name]["kept_bytes"] += n_bytes
         for key, (documents, n_bytes) in result["removed_by"].items():
-            stage, name = key.split("\t")
+            stage, name = key.split("\t", 1)
             sources[name]["removed_documents"] += documents
             sources[name]["removed_bytes"] += n_bytes
             entry = sources[name]["removed_by_stage"].setdefault(stage, [0, 0])

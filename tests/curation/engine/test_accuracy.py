@@ -78,3 +78,11 @@ def test_the_band_check_notices_other_constants(planted, accuracy, known, tmp_pa
     pairs, similarities = known[0].pairs, known[1]
     rows = accuracy.check_bands(pairs, similarities, accuracy.band_keys(output / "work"), rows=13, bands=9)
     assert any(row.is_off for row in rows)
+
+
+def test_the_removal_checks_notice_an_unverified_run(planted, accuracy, known, tmp_path):
+    minhash, stages, output = accuracy.run("slimpajama", planted / "docs.jsonl.zst", tmp_path, {})
+    removals, similarity = accuracy.Removals(output, stages), accuracy.Similarity(known[0].cleaned, NGRAM)
+    (precision, is_precise), *_ = removals.check(similarity, minhash.threshold)
+    ((recall, is_complete),) = removals.recall(known[0].pairs, known[1], minhash.threshold)
+    assert not is_precise and precision.startswith("precision 0.") and not is_complete and recall.startswith("recall 0.")

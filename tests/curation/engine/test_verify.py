@@ -6,6 +6,7 @@ import random
 import re
 import string
 
+import ftfy
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
@@ -21,8 +22,9 @@ NGRAM, BANDS, ROWS, PERMUTATIONS = 5, 10, 2, 24
 RECIPE = """\
 name: small
 sources:
-  - {{name: web, path: "{{input}}/*.jsonl", columns: {{stars: meta.stars}}}}
+  - {{name: web, path: "{{input}}/*.jsonl", columns: {{stars: meta.stars}}{source}}}
 stages:
+  {normalize}
   - length: {{minimum_characters: 40}}
   {exact}
   - minhash: {{ngram: 5, permutations: 24, bands: 10, rows: 2, verify: exact, {minhash}}}
@@ -67,9 +69,10 @@ def write(folder, records, n_files=3):
     return documents
 
 
-def decisions(folder, output, minhash="", exact=False):
+def decisions(folder, output, minhash="", exact=False, normalize=False, source=""):
     """Run the recipe: ({id: (duplicate_of, similarity)} of what minhash removes, the report)."""
-    text = RECIPE.format(minhash=minhash, exact="- exact" if exact else "")
+    stages = {"exact": "- exact" if exact else "", "normalize": "- normalize" if normalize else ""}
+    text = RECIPE.format(minhash=minhash, source=source, **stages)
     recipe = parse_recipe(text, "small.yaml", str(folder), {})
     report = run_recipe(recipe, str(folder), str(output), RunOptions(executor="inline"), Progress(quiet=True))
     rows = ds.dataset(output / "removed", format="parquet").to_table().to_pylist()
@@ -182,12 +185,58 @@ def test_the_number_of_partitions_changes_no_decision(tmp_path, monkeypatch, see
 def test_a_document_that_resembles_only_a_removed_one_stays(tmp_path):
     source = random.Random(5)
     text = "".join(source.choice(string.ascii_lowercase) for _ in range(240))
-    chain = [text[step : step + 200] for step in range(0, 40, 8)]  # neighbours: 188 of 204 n-grams; next but one: 180 of 212
-    write(tmp_path / "input", [{"text": link, "meta": {}} for link in chain], n_files=1)
-    names = sorted(write(tmp_path / "input", [{"text": link, "meta": {}} for link in chain], n_files=1), key=lambda n: int(n.split("@")[1]))
+    # Neighbours share 188 of 204 n-grams, every other one 180 of 212.
+    chain = [{"text": text[start : start + 200], "meta": {}} for start in range(0, 40, 8)]
+    names = list(write(tmp_path / "input", chain, n_files=1))
     found, report = decisions(tmp_path / "input", tmp_path / "output", "threshold: 0.9")
     assert {name: kept for name, (kept, _) in found.items()} == {names[1]: names[0], names[3]: names[2]}
     assert report["stages"]["minhash"]["component_sizes"] == {"2": 2}
+    assert report["stages"]["minhash"]["candidate_component_sizes"] == {"5": 1}
+
+
+def test_annotated_components_are_a_retained_document_and_what_it_stands_for(tmp_path):
+    documents = write(tmp_path / "input", random_records(61))
+    found, _ = decisions(tmp_path / "input", tmp_path / "output", "action: annotate")
+    assert found == {}
+    rows = ds.dataset(tmp_path / "output/documents", format="parquet").to_table().to_pylist()
+    expected, _ = BruteForce(documents).cover()
+    rank_of = {row["id"]: row["rank"] for row in rows}
+    assert len(expected) >= 10
+    for row in rows:
+        kept = expected[row["id"]][0] if row["id"] in expected else row["id"]
+        assert row["component"] == rank_of[kept] and row["is_kept"] == (row["id"] not in expected)
+
+
+def test_every_copy_is_counted_at_the_document_that_stands_for_it_in_the_end(tmp_path):
+    documents = write(tmp_path / "input", random_records(71))
+    decisions(tmp_path / "input", tmp_path / "output", "keep: [longest, first]", exact=True)
+    kept_for = {
+        row["id"]: row["duplicate_of"]
+        for row in ds.dataset(tmp_path / "output/removed", format="parquet").to_table().to_pylist()
+        if row["duplicate_of"] is not None
+    }
+    assert len(kept_for) >= 10 and set(kept_for) & set(kept_for.values())  # some copies are handed on
+    expected = dict.fromkeys(documents, 0)
+    for name in kept_for:
+        while name in kept_for:
+            name = kept_for[name]
+        expected[name] += 1
+    rows = ds.dataset(tmp_path / "output/documents", format="parquet").to_table().to_pylist()
+    assert {row["id"]: row["n_duplicates"] for row in rows} == {row["id"]: expected[row["id"]] for row in rows}
+
+
+def test_texts_are_compared_as_earlier_stages_left_them(tmp_path):
+    documents = write(tmp_path / "input", random_records(81))
+    source = random.Random(82)
+    dressed = {}
+    for name, record in documents.items():
+        text = "".join(c + source.choice(["\r\n", "&nbsp;", "\x07"]) if c == " " else c for c in record["text"])
+        dressed[name] = {**record, "text": text.replace("a", "a&amp;"), "name": name}
+    write(tmp_path / "dressed", list(dressed.values()))
+    normalized = {name: {**record, "text": ftfy.fix_text(record["text"])} for name, record in dressed.items()}
+    named = {"normalize": True, "source": ", id: name"}
+    found, _ = decisions(tmp_path / "dressed", tmp_path / "output", **named)
+    assert found == BruteForce(normalized).cover()[0] != BruteForce(dressed).cover()[0]
 
 
 def test_nothing_to_compare_is_nothing_removed(tmp_path):
