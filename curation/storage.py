@@ -23,6 +23,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # what to install for a scheme
+# Packages whose errors mean that a store cannot be reached, or refuses.
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")
+_CONNECT_SECONDS = 10  # the client tries some times more; its own 60 would be minutes of silence
 _STREAM_BLOCK_BYTES = 8 * 2**20  # one request of a sequential read
 _GLOB_CHARACTERS = "*?["
 _TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{32}\.tmp$")
@@ -62,9 +65,11 @@ def _filesystem(path: str) -> Any:
     import fsspec
 
     scheme = path.partition("://")[0]
-    options = {} if scheme == "memory" else {"use_listings_cache": False}
+    options: dict[str, Any] = {} if scheme == "memory" else {"use_listings_cache": False}
+    if scheme in ("s3", "s3a"):
+        options["config_kwargs"] = {"connect_timeout": _CONNECT_SECONDS}
     try:
-        return fsspec.filesystem(scheme, **options)
+        return _Store(fsspec.filesystem(scheme, **options), path)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         remedy = f"run: pip install -e '.[{extra}]'" if extra else f"install its package ({error})"
@@ -72,6 +77,62 @@ def _filesystem(path: str) -> Any:
     except ValueError as error:
         raise ValueError(
             f"{path}: {scheme}:// is no kind of path that can be read; use a local path, s3:// or gs://"
+        ) from error
+
+
+class _Store:
+    """A file system of fsspec's whose errors are OSErrors that name the path, whichever library they come from."""
+
+    def __init__(self, files: Any, path: str) -> None:
+        self._files, self._path = files, path
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._files, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            with _named_errors(self._path):
+                return function(*arguments, **options)
+
+        return call
+
+
+class _RemoteStream:
+    """An open file of an object store, its errors named like those of the store."""
+
+    def __init__(self, file: Any, path: str) -> None:
+        self._file, self._path = file, path
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        with _named_errors(self._path):
+            return bytes(self._file.read(n_bytes))
+
+    def seek(self, offset: int, /) -> int:
+        return int(self._file.seek(offset))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> _RemoteStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _named_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or path in str(error):
+            raise
+        kind = type(error) if type(error).__module__ == "builtins" else OSError
+        raise kind(error.errno or errno.EIO, error.strerror or str(error), path) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
+        raise ConnectionError(
+            errno.EIO, f"the object store does not answer as it should ({error}); look at its address and credentials", path
         ) from error
 
 
@@ -264,7 +325,8 @@ def open_read(path: str) -> pa.NativeFile:
 def open_stream(path: str, start: int = 0) -> BinaryIO:
     """A file to be read from byte `start` onwards, without a buffer locally and in large requests remotely."""
     if is_remote(path):
-        file = _filesystem(path).open(path, "rb", block_size=_STREAM_BLOCK_BYTES, cache_type="readahead")
+        opened = _filesystem(path).open(path, "rb", block_size=_STREAM_BLOCK_BYTES, cache_type="readahead")
+        file: Any = _RemoteStream(opened, path)
     else:
         file = open(_local(path), "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     if start:

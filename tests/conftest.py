@@ -99,19 +99,20 @@ STAGES = """\
 """
 
 
-def family(random_source: random.Random) -> list[str]:
-    """A text with exact copies, near copies, and copies of near copies."""
-    texts = [document(random_source, random_source.randrange(1, 6))]
+def family(random_source: random.Random, n_numbers: int = 0) -> list[str]:
+    """A text, followed by some numbers, with exact copies, near copies, and copies of near copies."""
+    numbers = "".join(f" {random_source.getrandbits(32):08x}" for _ in range(n_numbers))
+    texts = [document(random_source, random_source.randrange(1, 6)) + numbers]
     for _ in range(random_source.choice([0, 0, 0, 1, 2, 4])):
         text = random_source.choice(texts)
         texts.append(text if random_source.random() < 0.3 else near_copy(random_source, text, random_source.randrange(1, 4)))
     return texts
 
 
-def mixed_texts(seed: int, n_families: int) -> list[str]:
-    """Families of texts and lone ones in random order, short and empty ones among them."""
+def mixed_texts(seed: int, n_families: int, n_numbers: int = 0) -> list[str]:
+    """Families of texts and lone ones in random order, short and empty ones among them; numbers hardly compress."""
     source = random.Random(seed)
-    texts = [text for _ in range(n_families) for text in family(source)]
+    texts = [text for _ in range(n_families) for text in family(source, n_numbers)]
     texts += ["", "short", "e\u0301" * 80, "é" * 80, "天地玄黃宇宙洪荒日月盈昃" * 12, "天地玄黃宇宙洪荒日月盈昃" * 12]
     source.shuffle(texts)
     return texts
@@ -237,12 +238,12 @@ def make_bench() -> type[Bench]:
 
 
 @pytest.fixture(name="mixed_texts", scope="session")
-def mixed_texts_fixture() -> Callable[[int, int], list[str]]:
+def mixed_texts_fixture() -> Callable[..., list[str]]:
     """`mixed_texts`, for tests that choose their seed."""
     return mixed_texts
 
 
 @pytest.fixture(name="document", scope="session")
-def document_fixture() -> Callable[[random.Random, int], str]:
+def document_fixture() -> Callable[..., str]:
     """`document`, for tests that build their own texts."""
     return document

@@ -168,6 +168,7 @@ def components(task: ComponentsTask) -> dict[str, Any]:
         _, inverse, sizes = np.unique(living.roots, return_inverse=True, return_counts=True)
         several = sizes[inverse] > 1 if len(sizes) else np.zeros(0, bool)
         arrays = {"number": living.numbers[several], "root": living.roots[several], "place": place[several]}
+        arrays["starts"] = np.searchsorted(arrays["number"], _part_bounds(load_parts(task.parts)))
         write_arrays(task.output, arrays)
         n_bytes = int(living.text_bytes[several].sum())
         return {"outputs": [task.output], "members": int(several.sum()), "member_bytes": n_bytes, **summary}
@@ -208,6 +209,11 @@ def gather(task: ComponentsTask, numbers: np.ndarray, roots: np.ndarray) -> Memb
         gone = ArrayFile(task.earlier).read("removed_so_far")
         members.alive &= ~_contains(gone, numbers)
     return members
+
+
+def _part_bounds(parts: list[Part]) -> np.ndarray:
+    """Numbers of the parts' first documents and the end of the last, uint64[parts + 1]."""
+    return np.array([part.base for part in parts] + [parts[-1].base + parts[-1].n_documents], np.uint64)
 
 
 def _contains(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -269,7 +275,7 @@ def write_decisions(
     """Write which members go (`removed`, indices sorted by number) and which one each duplicates (`kept`); count them."""
     copies, n_duplicates, gone_before = _represented(task, members, removed, kept)
     parts = load_parts(task.parts)
-    bounds = np.array([part.base for part in parts] + [parts[-1].base + parts[-1].n_documents], np.uint64)
+    bounds = _part_bounds(parts)
     removed_bounds = np.searchsorted(members.numbers[removed], bounds)
     removed_bytes = np.concatenate([[0], np.cumsum(members.text_bytes[removed], dtype=np.uint64)])
     arrays = {

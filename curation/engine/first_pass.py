@@ -339,7 +339,9 @@ def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, 
         if task.limit is None:
             digests[number] = reader.digest
     except OSError as error:
-        if not isinstance(error, _LASTING):
+        # A store also refuses when credentials ran out, which must not cost documents either.
+        lasting = FileNotFoundError if storage.is_remote(piece.path) else _LASTING
+        if not isinstance(error, lasting):
             raise _UnreadableError(f"{piece.path} cannot be read: {error}") from error
         reason = f"cannot be read: {error.strerror or error}"
         lost = file.info.size if piece.end == -1 else piece.end - piece.start

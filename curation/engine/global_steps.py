@@ -161,7 +161,7 @@ class GlobalSteps:
         n_partitions = max(1, -(-members["member_bytes"] // PARTITION_TEXT_BYTES))
         gather_tasks = []
         for group in _consecutive(self.inputs.parts):
-            own = task_key("gather", key, group[0].path, len(group), n_partitions)
+            own = task_key("gather", key, group[0].unit.key, n_partitions)
             argument = GatherTask(
                 stage.name,
                 tuple(group),

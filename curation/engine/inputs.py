@@ -53,7 +53,7 @@ def number_inputs(plan: Plan, units: list[dict[str, Any]], work: str) -> Inputs:
     write_segments(storage.join(work, "segments.arrays"), [(f"{part.path}.arrays", part.base) for part in parts])
     files = FileTable(tuple(file.source for file in plan.files), tuple(file.relative for file in plan.files))
     storage.write_bytes(storage.join(work, "files.pickle"), pickle.dumps(files))
-    content = [[unit.key, result["digests"]] for unit, result in zip(plan.units, units, strict=True)]
+    content = [[unit.key, result["digests"] or result["modified_ns"]] for unit, result in zip(plan.units, units, strict=True)]
     order = [[file.source, file.relative] for file in plan.files]
     named = {name for count in counts for name in count["sources"]}
     planned = [name for name in plan.sources if name in named]

@@ -55,7 +55,7 @@ class Ledger:
             try:
                 line = raw.decode()
                 if before is not None and before != root:
-                    line = line.replace(json.dumps(before)[1:-1] + "/", json.dumps(root)[1:-1] + "/")
+                    line = line.replace(json.dumps(before)[:-1] + "/", json.dumps(root)[:-1] + "/")
                 entry = json.loads(line)
             except ValueError:
                 break

@@ -99,7 +99,7 @@ class OutputSteps:
             segments = tuple(result["removed"][name] for result in written if name in result["removed"])
             tasks = []
             for partition in range(self.n_partitions):
-                own = task_key("index", name, partition, self.n_partitions, list(segments))
+                own = task_key("index", name, partition, self.n_partitions, [path.rsplit("/", 1)[-1] for path in segments])
                 output = self.runner.staged(f"{own}.parquet")
                 tasks.append((own, IndexTask(partition, segments, schema, output)))
             for number, result in enumerate(self.runner.run(f"index {name}", index_partition, tasks)):
@@ -119,7 +119,7 @@ class OutputSteps:
             return paths
         tasks = []
         for first, last in ranges:
-            own = task_key("join", split, paths[first:last])
+            own = task_key("join", split, [path.rsplit("/", 1)[-1] for path in paths[first:last]])
             output = self.runner.staged(f"{own}.{SUFFIXES[self.recipe.output.format]}")
             tasks.append((own, JoinTask(tuple(paths[first:last]), self.recipe.output.format, output)))
         return [result["outputs"][0] for result in self.runner.run(f"join {split}", join_files, tasks)]

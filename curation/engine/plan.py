@@ -24,6 +24,9 @@ _MOST_FILES_OF_A_UNIT = 8192
 _UNITS_WANTED = 4096  # units grow once an input would have more than this many
 # Raw bytes for a byte of file: to balance units, and to guess how many records the unread rest of a file would have held.
 _EXPANSION = {".zst": 3.5, ".zstd": 3.5, ".gz": 3.0, ".parquet": 2.5}
+_SPOOLED_ROWS = 1_000_000  # of a file that a streamed data set is copied into
+_FILES_TRIED = 20  # to find one with records
+_SPARE_ROWS = 1000  # copied beyond a limit, and a tenth more, since bad records do not count towards it
 # Members that hold the name of a document's set in SlimPajama's files, and in what the hub's loader of RedPajama yields.
 _SET_NAMES = ("meta.redpajama_set_name", "red_pajama_subset")
 
@@ -75,6 +78,7 @@ class Plan:
     units: list[Unit]
     unit_bytes: int
     unmatched: list[str] = field(default_factory=list)
+    streamed: list[str] = field(default_factory=list)  # sources that are not listed, since they have to be copied first
 
     @property
     def input_bytes(self) -> int:
@@ -92,11 +96,23 @@ def columns_of(source: Source) -> Columns:
     return Columns(source.text, source.id, source.subset, source.by, tuple(sorted(source.columns.items())))
 
 
-def make_plan(recipe: Recipe, input_path: str | None = None, unit_bytes: int | None = None) -> Plan:
-    """List the input and cut it. Raises ValueError when nothing matches, naming what was looked for."""
-    found = [(source, _matching(source)) for source in recipe.sources]
+def make_plan(
+    recipe: Recipe,
+    input_path: str | None = None,
+    unit_bytes: int | None = None,
+    work: str | None = None,
+    limit: int | None = None,
+) -> Plan:
+    """List the input and cut it. Raises ValueError when nothing matches, naming what was looked for.
+
+    Streamed data sets are copied into the folder `work` first (no more than `limit` documents of each need), which may take
+    long; without a folder they are only named in the plan.
+    """
+    streamed = [source.name for source in recipe.sources if source.streaming and work is None]
+    listed = [source for source in recipe.sources if source.name not in streamed]
+    found = [(source, _spooled(source, work, limit) if source.streaming and work else _matching(source)) for source in listed]
     sources = list(recipe.sources)
-    if not any(files for _, files in found):
+    if not streamed and not any(files for _, files in found):
         sources, found = _fall_back(recipe, input_path)
     order = sorted(range(len(found)), key=lambda i: (found[i][0].priority, i))
     files: list[InputFile] = []
@@ -108,14 +124,15 @@ def make_plan(recipe: Recipe, input_path: str | None = None, unit_bytes: int | N
             if info.path in taken:
                 raise ValueError(f"{info.path} matches two sources, {taken[info.path]} and {source.name}; narrow a pattern")
             taken[info.path] = source.name
-            relative = storage.relative(info.path, base) if info.path != base else os.path.basename(info.path)
+            is_whole = source.streaming or info.path == base
+            relative = os.path.basename(info.path) if is_whole else storage.relative(info.path, base)
             files.append(InputFile(len(files), source.name, relative, _format(source, info), info))
     if len(files) > MAXIMUM_FILES:
         raise ValueError(f"{len(files)} input files are more than the {MAXIMUM_FILES} that a rank can number; merge small ones")
-    plan = Plan(recipe, {source.name: source for source in sources}, files, [], 0)
+    plan = Plan(recipe, {source.name: source for source in sources}, files, [], 0, streamed=streamed)
     plan.unit_bytes = unit_bytes or _unit_bytes(plan.raw_bytes)
     plan.units = _units(plan)
-    plan.unmatched = _unmatched(input_path, taken)
+    plan.unmatched = _unmatched(input_path, taken, sources)
     return plan
 
 
@@ -131,8 +148,15 @@ def first_pass_settings(recipe: Recipe) -> list[object]:
 
 def _matching(source: Source) -> list[storage.FileInfo]:
     if source.format == "huggingface":
-        return [formats.dataset_info(source.path)]
+        return [formats.dataset_info(source.path, source.split)]
     return [info for info in storage.list_files(source.path) if source.format or _known(info.path)]
+
+
+def _spooled(source: Source, work: str, limit: int | None) -> list[storage.FileInfo]:
+    """The Parquet files that a streamed data set was copied into."""
+    n_rows = None if limit is None else limit + limit // 10 + _SPARE_ROWS
+    folder = storage.join(work, "spool", task_key("spool", source.path, source.split, n_rows))
+    return [storage.file_info(path) for path in formats.spool(source.path, source.split, folder, _SPOOLED_ROWS, n_rows)]
 
 
 def _known(path: str) -> bool:
@@ -144,7 +168,7 @@ def _known(path: str) -> bool:
 
 
 def _format(source: Source, info: storage.FileInfo) -> str:
-    return formats.format_of(info.path, source.format)
+    return formats.format_of(info.path, "parquet" if source.streaming else source.format)
 
 
 def _fall_back(recipe: Recipe, input_path: str | None) -> tuple[list[Source], list[tuple[Source, list[storage.FileInfo]]]]:
@@ -157,12 +181,16 @@ def _fall_back(recipe: Recipe, input_path: str | None) -> tuple[list[Source], li
     source = Source(name=name.strip() or "input", path=input_path, text=template.text, id=template.id, subset=template.subset)
     if formats.is_dataset_directory(input_path):
         source = replace_source(source, format="huggingface")
-    infos = _matching(source)
+        infos = [formats.dataset_info(input_path, split) for split in formats.dataset_splits(input_path)]
+    else:
+        infos = _matching(source)
+    if not infos and not storage.is_pattern(input_path) and not storage.exists(input_path):
+        raise ValueError(f"the input {input_path} does not exist")
     if not infos:
         raise ValueError(
             f"nothing to read: no file matches {patterns}, and {input_path} holds no {formats.KNOWN_SUFFIXES} file"
         )
-    by = next((path for path in _SET_NAMES if _first_rows_have(source, infos[0], path, recipe.max_document_bytes)), None)
+    by = next((path for path in _SET_NAMES if _first_rows_have(source, infos, path, recipe.max_document_bytes)), None)
     source = replace_source(source, by=by)
     return [source], [(source, infos)]
 
@@ -172,25 +200,29 @@ def replace_source(source: Source, **changes: object) -> Source:
     return Source.model_validate({**source.model_dump(), **changes})
 
 
-def _first_rows_have(source: Source, info: storage.FileInfo, path: str, maximum_document_bytes: int) -> bool:
+def _first_rows_have(source: Source, infos: list[storage.FileInfo], path: str, maximum_document_bytes: int) -> bool:
+    """Whether the first file with good records has the member `path`; few are opened to find out."""
     columns = replace(columns_of(source), by=path)
-    form = _format(source, info)
-    pieces = formats.pieces(info, form, 2**20)
-    try:
-        for batch in formats.read(pieces[0], columns, maximum_document_bytes=maximum_document_bytes, batch_bytes=2**20):
-            if len(batch.texts):
-                return batch.by is not None and batch.by.null_count < len(batch.by)
-    except OSError:
-        return False  # the run itself will quarantine it
+    for info in infos[:_FILES_TRIED]:
+        form = _format(source, info)
+        try:
+            piece = formats.pieces(info, form, 2**20)[0]
+            for batch in formats.read(piece, columns, maximum_document_bytes=maximum_document_bytes, batch_bytes=2**20):
+                if len(batch.texts):
+                    return batch.by is not None and batch.by.null_count < len(batch.by)
+        except OSError:
+            continue  # the run itself will quarantine it
     return False
 
 
-def _unmatched(input_path: str | None, taken: dict[str, str]) -> list[str]:
+def _unmatched(input_path: str | None, taken: dict[str, str], sources: list[Source]) -> list[str]:
     if input_path is None or any(character in input_path for character in "*?["):
         return []
     if any(path == input_path for path in taken):
         return []
-    return [info.path for info in storage.list_files(input_path) if info.path not in taken]
+    datasets = tuple(source.path.rstrip("/") + "/" for source in sources if source.format == "huggingface")
+    infos = storage.list_files(input_path)
+    return [info.path for info in infos if info.path not in taken and not info.path.startswith(datasets)]
 
 
 def _unit_bytes(raw_bytes: int) -> int:

@@ -13,7 +13,7 @@ from curation.stages import GlobalStage
 from curation.stages.minhash import MinHash
 
 WORKER_BYTES = 3 * 2**29  # 1.5 GB: what a worker needs at most with the default part size, measured
-MINIMUM_WORKER_BYTES = 3 * 2**28
+MINIMUM_WORKER_BYTES = 750_000_000
 UNION_FIND_BYTES = 110  # measured, for each document that shares a key with another
 _DOCUMENT_BYTES = 3000  # raw bytes a document, to guess their number: RedPajama-1T has 5 kB on average, C4 2 kB
 _RECORD_BYTES = 12  # a key and a row, in the first pass's files
@@ -58,6 +58,7 @@ def estimate(plan: Plan, folder: RunFolder, workers: int, worker_bytes: int) -> 
         "recipe": plan.recipe.name,
         "sources": by_source,
         "unmatched": plan.unmatched,
+        "warnings": [f"source {name} is streamed: it is counted once it was copied" for name in plan.streamed],
         "raw_bytes": raw,
         "documents": documents,
         "tasks": {"first pass": len(plan.units), "shuffle": partitions, "range reads": min(reads, MOST_RANGE_READS)},
@@ -77,6 +78,10 @@ def estimate(plan: Plan, folder: RunFolder, workers: int, worker_bytes: int) -> 
     }
 
 
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:.1f} MB"
+
+
 def check(needed: dict[str, Any], folder: RunFolder) -> list[str]:
     """Warnings about what is scarce. Raises ValueError when disk or memory clearly cannot suffice."""
     warnings = []
@@ -89,11 +94,11 @@ def check(needed: dict[str, Any], folder: RunFolder) -> list[str]:
         path = folder.work if place == "work" else folder.output
         if have is not None and have < n_bytes // 2:
             raise ValueError(
-                f"not enough disk: the run needs about {n_bytes / 1e9:.1f} GB at {path}, which has {have / 1e9:.1f} GB free; "
+                f"not enough disk: the run needs about {_size(n_bytes)} at {path}, which has {_size(have)} free; "
                 "free some, or give another --output or --work"
             )
         if have is not None and have < n_bytes:
-            warnings.append(f"disk may be short: about {n_bytes / 1e9:.1f} GB needed at {path}, {have / 1e9:.1f} GB free")
+            warnings.append(f"disk may be short: about {_size(n_bytes)} needed at {path}, {_size(have)} free")
     memory = needed["memory_bytes"]
     if memory["worker"] < MINIMUM_WORKER_BYTES:
         raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from curation.stages import Settings, Stage, stage_class, stage_names
 
@@ -33,6 +33,12 @@ class Source(BaseModel):
     columns: dict[str, str] = Field(default_factory=dict)
     split: str | None = None  # of a Hugging Face data set
     streaming: bool = False  # read a Hugging Face data set as a stream (it is copied into work/ first)
+
+    @model_validator(mode="after")
+    def _data_set_options(self) -> Source:
+        if (self.split is not None or self.streaming) and self.format != "huggingface":
+            raise ValueError(f"source {self.name}: `split` and `streaming` belong to `format: huggingface`")
+        return self
 
 
 class Output(BaseModel):

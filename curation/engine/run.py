@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import errno
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,7 @@ from curation.engine.recipe import Recipe
 from curation.engine.run_folder import (
     FORMAT_VERSION,
     RunFolder,
+    check_not_foreign,
     check_places,
     check_same_run,
     clean,
@@ -86,13 +89,19 @@ def run_recipe(
     check_places(input_path, folder)
     # An input that grows keeps its units, so that what was read of it stays valid.
     unit_bytes = None if options.fresh else (folder.read("run.json") or {}).get("unit_bytes")
-    plan = limited(make_plan(recipe, input_path, unit_bytes), options.limit)
-    key = task_key("run", [unit.key for unit in plan.units], recipe.resolved(), options.limit)
-    with locked(folder.output), locked(folder.work) if folder.work_is_elsewhere else nullcontext():
+    plan = make_plan(recipe, input_path, unit_bytes)
+    check_not_foreign(folder)
+    work_lock = locked(folder.work) if folder.work_is_elsewhere else nullcontext()
+    with _naming_full_disks(folder), locked(folder.output), work_lock:
         if options.fresh:
             folder.empty()
         earlier = folder.read("run.json")
         check_same_run(earlier, folder, plan, options.limit)
+        if plan.streamed:
+            progress.note(f"streamed sources are copied once, into {folder.work}: {', '.join(plan.streamed)}")
+            plan = make_plan(recipe, input_path, unit_bytes, folder.work, options.limit)
+        plan = limited(plan, options.limit)
+        key = _run_key(plan, options.limit)
         if earlier is not None and earlier["status"] == "publishing":
             publish(folder)
             earlier = folder.read("run.json")
@@ -112,6 +121,27 @@ def run_recipe(
             return _Driver(plan, options, runner).run(description, warnings, started)
         finally:
             runner.close()
+
+
+def _run_key(plan: Plan, limit: int | None) -> str:
+    """Names what a run does. Where the input lies is no part of it: an input that was moved as a whole is the same."""
+    recipe = plan.recipe.resolved()
+    sources = [{**source, "path": None} for source in recipe["sources"]]
+    return task_key("run", [unit.key for unit in plan.units], {**recipe, "sources": sources}, limit)
+
+
+@contextmanager
+def _naming_full_disks(folder: RunFolder) -> Iterator[None]:
+    """Errors of writing seldom say where; nothing but these two folders is written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        places = folder.output if folder.work.startswith(folder.output) else f"{folder.output} or of {folder.work}"
+        raise OSError(
+            error.errno, f"no space left on the disk of {places}; free some and start the same command again"
+        ) from error
 
 
 def _is_complete(earlier: dict[str, Any], key: str, folder: RunFolder, plan: Plan) -> bool:
@@ -148,6 +178,7 @@ class _Driver:
         written = output.second_pass()
         moves = output.finished_files(written)
         outputs = [{"path": relative, "bytes": storage.file_size(staged)} for staged, relative in moves]
+        moves = [(storage.relative(staged, folder.output), relative) for staged, relative in moves]
         report = build_report(
             plan=self.plan,
             units=units,
@@ -195,12 +226,14 @@ class _Driver:
         doubtful: list[tuple[Unit, dict[str, Any]]] = []
         for unit in self.plan.units:
             result = self.runner.ledger.find(unit.key)
-            if result is None or all(file.info.etag for file in unit.files):
+            if result is None:
                 continue
             modified = [file.info.mtime_ns for file in unit.files]
-            if result["unreadable"]:
+            touched = result["modified_ns"] != modified and not all(file.info.etag for file in unit.files)
+            # A limited run reads no file to its end, so there is no digest to compare.
+            if result["unreadable"] or (touched and not result["digests"]):
                 self.runner.ledger.forget(unit.key)
-            elif result["modified_ns"] != modified:
+            elif touched:
                 doubtful.append((unit, {**result, "modified_ns": modified}))
         if not doubtful:
             return

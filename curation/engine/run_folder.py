@@ -59,11 +59,17 @@ class RunFolder:
         return storage.join(self.work, "ledger.jsonl")
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """DIR/name as JSON; None when it is not there."""
+        """DIR/name as JSON; None when it is not there. ValueError when it is something else."""
         path = storage.join(self.output, name)
         if not storage.exists(path):
             return None
-        return json.loads(storage.read_bytes(path))
+        try:
+            content = json.loads(storage.read_bytes(path))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or "format_version" not in content:
+            raise ValueError(f"{path} was not written by a run, or is damaged; give another output folder")
+        return content
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Commit `content` as DIR/name."""
@@ -102,12 +108,29 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def check_same_run(earlier: dict[str, Any] | None, folder: RunFolder, plan: Plan, limit: int | None) -> None:
-    """Refuse to mix two runs in one folder. Raises ValueError that offers `--fresh` or another folder."""
-    if earlier is None:
+def check_not_foreign(folder: RunFolder) -> None:
+    """Refuse folders with files that no run left there: a run replaces, and `--fresh` deletes, what has its names."""
+    for name, place in (("output", folder.output), ("work folder", folder.work)):
+        if not storage.is_remote(place) and os.path.exists(place) and not os.path.isdir(place):
+            raise ValueError(f"the {name} {place} is a file; give a folder")
+    if folder.read("run.json") is None:
         foreign = [name for name in RESULT_FOLDERS if storage.exists(storage.join(folder.output, name))]
         if foreign:
             raise ValueError(f"{folder.output} holds {foreign[0]}/ but no run.json, so no run made it; give another folder")
+    if not storage.is_remote(folder.work) and not os.path.exists(folder.ledger):
+        foreign = [name for name in _listed(folder.work) if name != "spool"]
+        if foreign:
+            raise ValueError(f"the work folder {folder.work} holds {foreign[0]}, which no run left there; give an empty one")
+
+
+def _listed(directory: str) -> list[str]:
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def check_same_run(earlier: dict[str, Any] | None, folder: RunFolder, plan: Plan, limit: int | None) -> None:
+    """Refuse to mix two runs in one folder. Raises ValueError that offers `--fresh` or another folder."""
+    if earlier is None:
         return
     remedy = "give another output folder, or --fresh to replace it"
     if earlier["format_version"] > FORMAT_VERSION:
@@ -126,7 +149,7 @@ def check_same_run(earlier: dict[str, Any] | None, folder: RunFolder, plan: Plan
         asked = "no --limit" if limit is None else f"--limit {limit}"
         raise ValueError(f"{folder.output} holds a run with limit {earlier.get('limit')}, not {asked}; {remedy}")
     before = {tuple(entry[:2]) for entry in earlier["input"]["files"]}
-    if before and not any((file.source, file.relative) in before for file in plan.files):
+    if before and not plan.streamed and not any((file.source, file.relative) in before for file in plan.files):
         raise ValueError(f"{folder.output} holds a run over other files: none of today's input is among them; {remedy}")
 
 
@@ -168,8 +191,9 @@ def publish(folder: RunFolder) -> None:
             if f"{name}/{storage.relative(info.path, place)}" not in moves:
                 storage.delete(info.path)
     for relative, staged in moves.items():
-        if storage.exists(staged):
-            storage.move(staged, storage.join(folder.output, relative))
+        place = storage.join(folder.output, staged)
+        if storage.exists(place):
+            storage.move(place, storage.join(folder.output, relative))
     storage.delete_tree(folder.staging)
     del run["moves"]
     folder.write("run.json", {**run, "status": "complete"})

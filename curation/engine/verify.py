@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from curation import storage
 from curation.documents import DocumentBatch, utf8_buffers
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.decide import ComponentsTask, component_summary, gather, write_decisions
-from curation.engine.first_pass import read_ipc, write_ipc
-from curation.engine.parts import Part, number_range, read_rows
+from curation.engine.first_pass import read_ipc
+from curation.engine.parts import Part, read_rows
 from curation.formats.records import Columns
 from curation.kernels.verification import greedy_cover, ngram_set
 from curation.stages.minhash import MinHashSettings
@@ -27,6 +29,7 @@ from curation.stages.minhash import MinHashSettings
 # Text of a partition: its n-gram hashes (8 bytes each) go to a scratch file that is mapped, not to anonymous memory.
 PARTITION_TEXT_BYTES = 32 * 2**20
 _BATCH_TEXT_BYTES = 8 * 2**20
+_ROUND_BYTES = 64 * 2**20
 _SCHEMA = pa.schema([("number", pa.uint64()), ("place", pa.uint64()), ("keys", pa.list_(pa.uint64())), ("text", pa.large_string())])
 
 
@@ -45,31 +48,48 @@ class GatherTask:
 
 
 def gather_texts(task: GatherTask) -> dict[str, Any]:
-    """Write one file with a batch a partition."""
+    """Write rounds of a batch a partition; a round holds about 64 MB of text, however long the parts' file is."""
+    schema = _SCHEMA.with_metadata({"partitions": str(task.n_partitions)})
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with storage.commit(task.output) as temporary, pa.ipc.new_file(temporary, schema, options=options) as file:
+        for batch in _rounds(task):
+            file.write_batch(batch)
+    return {"outputs": [task.output]}
+
+
+def _rounds(task: GatherTask) -> Iterator[pa.RecordBatch]:
+    """The batches of partition 0, 1, ... of each round."""
     file = ArrayFile(task.members)
-    numbers, roots, places = file.read("number"), file.read("root"), file.read("place")
-    wanted, found = [], []
-    for part in task.parts:
-        start, stop = number_range(numbers, part)
-        wanted.append((numbers[start:stop] - np.uint64(part.base)).astype(np.int64))
-        found.append((start, _band_keys(part, task, wanted[-1])))
+    bounds = [file.read("starts", part.index, part.index + 2).tolist() for part in task.parts]
+    numbers = [file.read("number", start, stop) for start, stop in bounds]
+    wanted = [(own - np.uint64(part.base)).astype(np.int64) for own, part in zip(numbers, task.parts, strict=True)]
+    part_index, held = -1, 0
     batches: list[list[pa.RecordBatch]] = [[] for _ in range(task.n_partitions)]
     for rows in read_rows(list(task.parts), wanted, task.columns, task.maximum_document_bytes):
-        start, keys = found[rows.part]
-        at = np.searchsorted(wanted[rows.part], rows.rows)
-        member = start + at
-        partition = _mixed(roots[member]) % np.uint64(task.n_partitions)
-        for chosen in np.unique(partition).tolist():
-            mine = np.flatnonzero(partition == chosen)
+        if rows.part != part_index:
+            part_index = rows.part
+            partitions = _mixed(file.read("root", *bounds[part_index])) % np.uint64(task.n_partitions)
+            places = file.read("place", *bounds[part_index])
+            keys = _band_keys(task.parts[part_index], task, wanted[part_index])
+        at = np.searchsorted(wanted[part_index], rows.rows)
+        for chosen in np.unique(partitions[at]).tolist():
+            mine = np.flatnonzero(partitions[at] == chosen)
             lists = pa.ListArray.from_arrays(
                 np.arange(0, (len(mine) + 1) * task.bands, task.bands, dtype=np.int32), keys[at[mine]].reshape(-1)
             )
-            columns = [pa.array(numbers[member[mine]]), pa.array(places[member[mine]]), lists, rows.texts.take(pa.array(mine))]
+            member = at[mine]
+            columns = [pa.array(numbers[part_index][member]), pa.array(places[member]), lists, rows.texts.take(pa.array(mine))]
             batches[chosen].append(pa.record_batch(columns, schema=_SCHEMA))
-    joined = [pa.Table.from_batches(some, _SCHEMA).combine_chunks().to_batches() for some in batches]
-    empty = pa.RecordBatch.from_pylist([], _SCHEMA)
-    write_ipc(task.output, _SCHEMA, [some[0] if some else empty for some in joined])
-    return {"outputs": [task.output]}
+            held += batches[chosen][-1].nbytes
+        if held >= _ROUND_BYTES:
+            yield from map(_joined, batches)
+            batches, held = [[] for _ in range(task.n_partitions)], 0
+    yield from map(_joined, batches)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    joined = pa.Table.from_batches(batches, _SCHEMA).combine_chunks().to_batches()
+    return joined[0] if joined else pa.RecordBatch.from_pylist([], _SCHEMA)
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
@@ -126,8 +146,7 @@ def _load(task: CoverTask, path: str) -> tuple[np.ndarray, ...]:
     offsets = [np.zeros(1, np.int64)]
     end = 0
     with open(path, "wb") as file:
-        for gathered in task.gathered:
-            batch = read_ipc(gathered).get_batch(task.partition)
+        for batch in _batches(task):
             numbers.append(batch.column("number").to_numpy().copy())
             places.append(batch.column("place").to_numpy().copy())
             keys.append(batch.column("keys").flatten().to_numpy().copy())
@@ -142,6 +161,15 @@ def _load(task: CoverTask, path: str) -> tuple[np.ndarray, ...]:
     mapped = np.asarray(np.memmap(path, np.uint64, "r", shape=(end,))) if end else np.zeros(0, np.uint64)
     joined = [np.concatenate(values) for values in (numbers, places, keys, offsets)]
     return joined[0], joined[1], joined[2].reshape(-1, settings.bands), mapped, joined[3]
+
+
+def _batches(task: CoverTask) -> Iterator[pa.RecordBatch]:
+    """The partition's batches of all rounds in all files."""
+    for gathered in task.gathered:
+        reader = read_ipc(gathered)
+        n_partitions = int(reader.schema.metadata[b"partitions"])
+        for index in range(task.partition, reader.num_record_batches, n_partitions):
+            yield reader.get_batch(index)
 
 
 def _slices(texts: pa.LargeStringArray) -> list[tuple[int, int]]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from curation import storage
 from curation.formats import huggingface, jsonl, parquet
-from curation.formats.huggingface import dataset_info, is_dataset_directory, spool
+from curation.formats.huggingface import dataset_info, dataset_splits, is_dataset_directory, spool
 from curation.formats.records import BATCH_BYTES, Batch, Columns, Piece
 
 __all__ = [
     "KNOWN_SUFFIXES",
     "Reader",
     "dataset_info",
+    "dataset_splits",
     "format_of",
     "is_dataset_directory",
     "pieces",

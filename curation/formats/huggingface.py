@@ -49,6 +49,11 @@ def dataset_info(path: str, split: str | None = None) -> storage.FileInfo:
     return storage.FileInfo(chosen, size, str(dataset._fingerprint), modified)
 
 
+def dataset_splits(path: str) -> list[str | None]:
+    """The splits of a directory that `save_to_disk` left; [None] when it was saved without any."""
+    return [None] if os.path.isfile(os.path.join(path, _SAVED)) else list(_split_names(path))
+
+
 def _chosen_split(path: str, split: str | None) -> str:
     names = _split_names(path)
     if split is None and len(names) == 1:
@@ -150,8 +155,10 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], table.schema)
 
 
-def spool(path: str, split: str | None, directory: str, maximum_rows: int) -> list[str]:
-    """Copy a data set, read as a stream, into Parquet files of at most `maximum_rows` in `directory`; their paths.
+def spool(
+    path: str, split: str | None, directory: str, maximum_rows: int, n_rows: int | None = None
+) -> list[str]:
+    """Copy a data set (or its first `n_rows`), read as a stream, into Parquet files of at most `maximum_rows`; their paths.
 
     A finished copy is used again; one that was broken off starts over. Raises ValueError as `dataset_info` does.
     """
@@ -161,7 +168,7 @@ def spool(path: str, split: str | None, directory: str, maximum_rows: int) -> li
     storage.delete_tree(directory)
     names: list[str] = []
     waiting: list[pa.Table] = []
-    for table in _stream(path, split):
+    for table in _stream(path, split, n_rows):
         while table.num_rows:
             room = maximum_rows - sum(t.num_rows for t in waiting)
             waiting.append(table.slice(0, room))
@@ -175,8 +182,8 @@ def spool(path: str, split: str | None, directory: str, maximum_rows: int) -> li
     return [storage.join(directory, name) for name in names]
 
 
-def _stream(path: str, split: str | None) -> Iterator[pa.Table]:
-    """The tables of a streamed data set, all of one schema."""
+def _stream(path: str, split: str | None, n_rows: int | None) -> Iterator[pa.Table]:
+    """The tables of a streamed data set (of its first `n_rows`), all of one schema."""
     import datasets
 
     if os.path.isfile(os.path.join(path, _SAVED)) or os.path.isfile(os.path.join(path, _SAVED_SPLITS)):
@@ -186,6 +193,7 @@ def _stream(path: str, split: str | None) -> Iterator[pa.Table]:
         if len(names) != 1:
             raise ValueError(f"{path} has the splits {', '.join(names)}: choose one with `split: {names[0]}`")
         stream = _load(path, names[0], streaming=True)
+    stream = stream if n_rows is None else stream.take(n_rows)
     schema = None if stream.features is None else stream.features.arrow_schema.remove_metadata()
     for table in stream.with_format("arrow").iter(_SPOOL_ROWS):
         table = table.replace_schema_metadata(None)

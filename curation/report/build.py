@@ -230,7 +230,7 @@ def _warnings(
     if missing:
         found.append(f"no file for {', '.join(missing)}")
     if totals["quarantined_records"]:
-        found.append(f"{totals['quarantined_records']:,} records could not be read; they are in quarantine/")
+        found.append(f"bad records: {totals['quarantined_records']:,}; they are in quarantine/")
     if plan.unmatched:
-        found.append(f"{len(plan.unmatched):,} files of the input match no source, the first: {plan.unmatched[0]}")
+        found.append(f"files of the input that match no source: {len(plan.unmatched):,}, the first {plan.unmatched[0]}")
     return found

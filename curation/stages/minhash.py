@@ -37,6 +37,14 @@ class MinHashSettings(Settings):
     bridge_removed: bool = False  # documents that an earlier stage removed still connect others, but are never the kept copy
     action: Literal["remove", "annotate"] = "remove"
 
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _written_as_mapping(cls, value: object) -> object:
+        """`highest: COLUMN` is a mapping to YAML unless it is quoted."""
+        rules = value if isinstance(value, list) else [value]
+        plain = [f"highest: {r['highest']}" if isinstance(r, dict) and list(r) == ["highest"] else r for r in rules]
+        return plain if isinstance(value, list) else plain[0]
+
     @field_validator("keep")
     @classmethod
     def _known_keep_rules(cls, value: str | list[str]) -> str | list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import json
 import random
 import time
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from curation.engine import first_pass, preflight, run
+from curation import formats
+from curation.engine import run
 
 REST = "output: {split: {validation: 0.05, test: 0.05}, file_bytes: 1048576}\n"
 VERIFIED = """\
@@ -22,18 +23,15 @@ VERIFIED = """\
   - minhash: {bands: 18, rows: 6, verify: exact, threshold: 0.7}
 """
 # Enough work in the first pass of a small corpus for a worker to be met at it.
-SLOW = "  - length\n  - minhash: {permutations: 4096, bands: 64, rows: 64}\n"
+SLOW = "  - length\n  - minhash: {permutations: 2048, bands: 32, rows: 64}\n"
 FOLDERS = [f"{source}/{folder}" for source in "bac" for folder in "pqrstuvw"]
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory, make_bench, mixed_texts):
-    """Some 7 MB in 24 units of one or two files: about 8,000 documents."""
+    """Some 6 MB in 24 units of two files each."""
     bench = make_bench(tmp_path_factory.mktemp("large"))
-    texts = mixed_texts(17, 500) * 4
-    random.Random(1).shuffle(texts)
-    texts = [text + " " + " ".join(str(number * 7919) for number in range(n % 50, n % 50 + 80)) for n, text in enumerate(texts)]
-    bench.write_files(texts, sorted(f"{folder}/{n}.jsonl" for folder in FOLDERS for n in range(2)))
+    bench.write_files(mixed_texts(17, 2000, 150), sorted(f"{folder}/{n}.jsonl" for folder in FOLDERS for n in range(2)))
     (bench.input / "a/p/0.jsonl").open("ab").write(b'{"text": 3}\n{"no text": 1}\n')
     return bench
 
@@ -80,9 +78,13 @@ def test_a_killed_worker_changes_nothing(large):
 
 def is_at_work(process):
     try:
-        return process.cmdline()[0].startswith("ray::") and "IDLE" not in process.cmdline()[0]
+        return process.cmdline()[0].startswith("ray::_call")
     except (psutil.Error, IndexError):
         return False
+
+
+def with_batches_of(monkeypatch, n_bytes):
+    monkeypatch.setattr(formats, "read", functools.partial(formats.read, batch_bytes=n_bytes))
 
 
 def outcome(bench, output):
@@ -129,6 +131,9 @@ def test_pieces_of_a_file_give_what_the_whole_file_gives(bench, mixed_texts, mon
     recipe = bench.recipe(VERIFIED, rest=REST)
     bench.run("whole", recipe)
     assert len(bench.ledger("whole")) > 0
+    with_batches_of(monkeypatch, 3000)
+    bench.run("batches", recipe)
+    assert bench.hashes("batches") == bench.hashes("whole")
     monkeypatch.setattr(run, "PART_BYTES", 5000)
     bench.run("parts", recipe)
     monkeypatch.setattr("curation.engine.plan._UNIT_BYTES", (20_000, 20_000))
@@ -145,7 +150,8 @@ def test_output_files_are_cut_by_kept_bytes_alone(large, inline_hashes, monkeypa
     recipe = large.recipe(VERIFIED, rest=REST)
     large.run("memory", recipe, memory_per_worker_bytes=6 * 2**30)
     assert large.hashes("memory") == inline_hashes
-    monkeypatch.setattr(run, "PART_BYTES", 100_000)
+    with_batches_of(monkeypatch, 30_000)
+    monkeypatch.setattr(run, "PART_BYTES", 50_000)
     large.run("small parts", recipe)
     train = sorted((large.folder / "small parts/documents/train").iterdir())
     assert len(train) > 1

@@ -13,7 +13,8 @@ import pytest
 import xxhash
 from datasketch import MinHash
 
-from curation.engine import global_steps
+from curation.engine import global_steps, run, verify
+from curation.engine.first_pass import read_ipc
 from curation.engine.progress import Progress
 from curation.engine.recipe import parse_recipe
 from curation.engine.run import RunOptions, run_recipe
@@ -174,11 +175,17 @@ def test_past_the_maximum_of_comparisons_a_document_is_kept_and_counted(tmp_path
 
 
 @pytest.mark.parametrize("seed", [41, 42])
-def test_the_number_of_partitions_changes_no_decision(tmp_path, monkeypatch, seed):
+def test_neither_partitions_nor_parts_nor_rounds_change_a_decision(tmp_path, monkeypatch, seed):
     documents = write(tmp_path / "input", random_records(seed))
     monkeypatch.setattr(global_steps, "PARTITION_TEXT_BYTES", 1000)
+    monkeypatch.setattr(verify, "_ROUND_BYTES", 3000)
+    monkeypatch.setattr(run, "PART_BYTES", 1)
     found, _ = decisions(tmp_path / "input", tmp_path / "output", exact=True)
-    assert len(list((tmp_path / "output/work/covers").iterdir())) > 5
+    n_partitions = len(list((tmp_path / "output/work/covers").iterdir()))
+    n_parts = len(list((tmp_path / "output/work/first").glob("*.arrays")))
+    gathered = [read_ipc(str(path)) for path in (tmp_path / "output/work/texts").iterdir()]
+    assert n_partitions > 5 and n_parts == 3
+    assert len(gathered) < n_parts and gathered[0].num_record_batches > n_partitions
     assert found == BruteForce(documents, exact=True).cover()[0]
 
 
