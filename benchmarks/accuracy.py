@@ -1,19 +1,21 @@
 """Do the recipes find what they say they find? .venv/bin/python benchmarks/accuracy.py PLANTED_DIR
 
-PLANTED_DIR holds docs.jsonl.zst ("id" and "text" a line) and pairs.jsonl ("a", "b", "kind"): documents that are known to
-resemble each other. The similarity of a pair is computed here, from Python sets of the recipe's n-grams of the normalised
-and cleaned text; no code of the product takes part in that. Each recipe runs on the documents, and
+PLANTED_DIR holds docs.jsonl.zst ("id" and "text" a line) and pairs.jsonl (ids "a" and "b"): documents that are known to
+resemble each other. The similarity of a pair is computed here, from Python sets of the character 13-grams of the normalised
+and cleaned text; no code of the product takes part in that, and a similarity in pairs.jsonl is not looked at, since it may
+be one of other sets. Each recipe runs on the documents, and
 
-  - for `slimpajama` and `slimpajama-released` the share of pairs whose band records meet is compared, by Jaccard, with
-    1 - (1 - s^13)^9. A bin counts one pair of each family (documents that pairs connect), so that its pairs are
-    independent; the last row counts one pair of each family, the one whose outcome is least certain. A row is off
-    when the number of pairs that meet, a sum of independent draws with each pair's own probability, is so far out on one
-    side that this side has less than half of the probability beyond 4 standard deviations of a normal variable (6.3e-5).
-  - for `slimpajama-verified` every removed document must have Jaccard >= 0.8 with the retained one that it is said to
+  - the share of pairs whose band records meet is compared, by Jaccard, with 1 - (1 - s^rows)^bands: 9 bands of 13 rows
+    for `slimpajama` and `slimpajama-released`, 18 of 6 for `slimpajama-verified`. A bin counts one pair of each family
+    (documents that pairs connect), so that its pairs are independent; the last row counts one pair of each family, the
+    one whose outcome is least certain. A row is off when the number of pairs that meet, a sum of independent draws with
+    each pair's own probability, is so far out on one side that twice the probability of that side is below 6.3e-5,
+    which is what a normal variable has beyond 4 standard deviations.
+  - for `slimpajama-verified` every removed document must have Jaccard >= 0.8 with the document that it is said to
     duplicate, the recorded similarity must be that number, and of at least 99 % of the pairs with Jaccard >= 0.8 one
-    document must be gone.
+    document must be gone. The other recipes' precision and recall are shown for comparison.
 
-Exits with 1 when a row is off or one of these fails. The other recipes' precision and recall are shown for comparison.
+Exits with 1 when a row is off or one of these fails.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ from curation.engine.recipe import load_recipe
 from curation.engine.run import RunOptions, run_recipe
 from curation.stages.minhash import MinHash, MinHashSettings
 
-FAITHFUL, VERIFIED = ("slimpajama", "slimpajama-released"), "slimpajama-verified"
+CURVES = {"slimpajama": (9, 13), "slimpajama-released": (9, 13), "slimpajama-verified": (18, 6)}  # bands, rows
+VERIFIED, NGRAM = "slimpajama-verified", 13
 BOUNDS = [0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 FALSE_ALARM = 6.334e-5  # what lies beyond 4 standard deviations, both sides together
 MINIMUM_RECALL = 0.99
@@ -66,32 +69,27 @@ def main() -> None:
     parser.add_argument("planted", type=Path, metavar="PLANTED_DIR")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="curate-accuracy-") as work:
-        failures = compare(options.planted, Path(work), {}, lambda text: print(text, flush=True))
+        failures = compare(options.planted, Path(work), lambda text: print(text, flush=True))
     for failure in failures:
         print(f"FAILED: {failure}")
     sys.exit(1 if failures else 0)
 
 
-def compare(planted: Path, work: Path, settings: dict[str, Any], show: Callable[[str], None]) -> list[str]:
-    """Run the three recipes, with `settings` beside their own, and check them; what failed."""
+def compare(planted: Path, work: Path, show: Callable[[str], None]) -> list[str]:
+    """Run the three recipes and check them; what failed."""
     known = read_planted(planted)
     show(f"{len(known.cleaned):,} documents, {len(known.pairs):,} pairs")
     folder = work / "input"
     folder.mkdir(parents=True)
     shutil.copy(planted / "docs.jsonl.zst", folder)
+    similarity = Similarity(known.cleaned, NGRAM)
+    values = [similarity(*pair) for pair in known.pairs]
     failures: list[str] = []
-    similarities: dict[int, list[float]] = {}
-    for name in (*FAITHFUL, VERIFIED):
-        minhash, stages, output = run(name, folder, work / name, settings)
-        similarity = Similarity(known.cleaned, minhash.ngram)
-        if minhash.ngram not in similarities:
-            similarities[minhash.ngram] = [similarity(*pair) for pair in known.pairs]
-        values = similarities[minhash.ngram]
-        if name in FAITHFUL:
-            # The curve is the published one, whatever the run was made with.
-            rows = check_bands(known.pairs, values, band_keys(output / "work"), rows=13, bands=9)
-            show(f"\n{name}: pairs that share a band\n\n{render(rows)}\n")
-            failures += [f"{name}: {row.share} of the pairs at {row.label} share a band" for row in rows if row.is_off]
+    for name, (bands, rows) in CURVES.items():
+        minhash, stages, output = run(name, folder, work / name)
+        table_rows = check_bands(known.pairs, values, band_keys(output / "work"), rows=rows, bands=bands)
+        show(f"\n{name}: pairs that share a band\n\n{render(table_rows)}\n")
+        failures += [f"{name}: {row.share} of the pairs at {row.label} share a band" for row in table_rows if row.is_off]
         removals = Removals(output, stages)
         found = [*removals.check(similarity, minhash.threshold), *removals.recall(known.pairs, values, minhash.threshold)]
         show("\n".join(f"{name}: {text}" for text, _ in found))
@@ -138,9 +136,9 @@ class Similarity:
         return common / (len(a) + len(b) - common) if a and b else 0.0
 
 
-def run(name: str, folder: Path, output: Path, settings: dict[str, Any]) -> tuple[MinHashSettings, list[str], Path]:
+def run(name: str, folder: Path, output: Path, settings: dict[str, Any] | None = None) -> tuple[MinHashSettings, list[str], Path]:
     """Run a recipe in this process: (its MinHash settings, its stages' names, where the result lies)."""
-    recipe = load_recipe(name, str(folder), settings)
+    recipe = load_recipe(name, str(folder), settings or {})
     run_recipe(recipe, str(folder), str(output), RunOptions(executor="inline"), Progress(quiet=True))
     (minhash,) = (stage.settings for stage in recipe.built if isinstance(stage, MinHash))
     return minhash, [stage.name for stage in recipe.built], output
@@ -196,8 +194,7 @@ def check_bands(
     bins["all"] = {family[index]: index for index in doubtful}
     counted = {label: list(chosen.values()) for label, chosen in bins.items() if chosen}
     return [
-        make_row(label, np.array([chance[i] for i in chosen]), sum(shared[i] for i in chosen))
-        for label, chosen in counted.items()
+        make_row(label, np.array([chance[i] for i in chosen]), sum(shared[i] for i in chosen)) for label, chosen in counted.items()
     ]
 
 
@@ -271,15 +268,16 @@ class Removals:
         measured = {p: value for p, (_, value) in self.duplicates.items() if value is not None}
         n_equal = sum(value == np.float32(true[p]) for p, value in measured.items())
         share = f"{n_right / len(true):.4f} ({n_right:,} of {len(true):,})" if true else "none was removed"
-        return [
+        found = [
             (f"precision {share}: removed documents with Jaccard >= {threshold} to the one kept for them", n_right == len(true)),
             (f"{n_gone} were kept for others though the same or an earlier stage removes them", n_gone == 0),
-            (f"{n_equal:,} of {len(measured):,} recorded similarities are the true ones", n_equal == len(measured)),
         ]
+        if measured:
+            text = f"{n_equal:,} of {len(measured):,} recorded similarities are the true ones"
+            found.append((text, n_equal == len(measured)))
+        return found
 
-    def recall(
-        self, pairs: list[tuple[int, int]], similarities: list[float], threshold: float
-    ) -> list[tuple[str, bool]]:
+    def recall(self, pairs: list[tuple[int, int]], similarities: list[float], threshold: float) -> list[tuple[str, bool]]:
         """Of the pairs at or above the threshold, how many do not remain both; short documents apart."""
         alike = [p for p, s in zip(pairs, similarities, strict=True) if s >= threshold and self.short.isdisjoint(p)]
         if not alike:

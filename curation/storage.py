@@ -266,7 +266,8 @@ def _expression(pattern: str) -> str:
 def _remote_info(path: str, entry: dict[str, Any]) -> FileInfo:
     etag = str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or "").strip('"')
     modified = entry.get("LastModified") or entry.get("mtime") or entry.get("created")
-    stamp = int(modified.timestamp() * 1e9) if isinstance(modified, datetime) and not etag else 0
+    seconds = modified.timestamp() if isinstance(modified, datetime) else modified  # fsspec's memory gives now one, now the other
+    stamp = int(seconds * 1e9) if isinstance(seconds, float) and not etag else 0
     return FileInfo(path, int(entry["size"] or 0), etag, stamp)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 import zstandard
 
-_WORDS = (
-    "river stone harbour copper lantern orchard winter merchant gravel violin meadow cipher saddle timber quarry beacon "
-    "linen furnace pepper canal gable thistle anchor marble sparrow ledger tunnel velvet walnut zephyr"
-).split()
+_WORDS = [
+    "river", "stone", "harbour", "copper", "lantern", "orchard", "winter", "merchant", "gravel", "violin",
+    "meadow", "cipher", "saddle", "timber", "quarry", "beacon", "linen", "furnace", "pepper", "canal",
+    "gable", "thistle", "anchor", "marble", "sparrow", "ledger", "tunnel", "velvet", "walnut", "zephyr",
+]  # fmt: skip
 
 
 def sentence(random_source: random.Random, n_words: int = 12) -> str:
@@ -45,7 +47,10 @@ def corpus_records(seed: int = 0, n_documents: int = 60) -> dict[str, list[dict[
     source = random.Random(seed)
     originals = [document(source, source.randrange(4, 20)) for _ in range(n_documents)]
     others = ["Съешь же ещё этих мягких французских булок, да выпей чаю. " * 6, "天地玄黃宇宙洪荒日月盈昃辰宿列張" * 20]
-    crawl, c4, github, wiki = [], [], [], []
+    crawl: list[dict[str, object]] = []
+    c4: list[dict[str, object]] = []
+    github: list[dict[str, object]] = []
+    wiki: list[dict[str, object]] = []
     for index, text in enumerate(originals):
         target = (crawl, c4, github, wiki)[index % 4]
         target.append({"text": text, "meta": {"number": index}})
@@ -54,7 +59,7 @@ def corpus_records(seed: int = 0, n_documents: int = 60) -> dict[str, list[dict[
         if index % 3 == 0:
             crawl.append({"text": near_copy(source, text), "meta": {"near": index}})
         if index % 7 == 0:
-            wiki.append({"text": "Too short, number %d." % index, "meta": {}})
+            wiki.append({"text": f"Too short, number {index}.", "meta": {}})
     wiki += [{"text": text, "meta": {"language": "other"}} for text in others]
     github.append({"text": others[0].replace("же", "жe"), "meta": {"language": "ru"}})
     c4.append({"text": "The café’s “quoted” ﬁnal word — naïve. " + originals[0], "meta": {"url": "http://example.org/ä"}})
@@ -167,6 +172,15 @@ class Bench:
             return run_recipe(loaded, given, str(self.folder / output), RunOptions(executor=executor, **options), progress)
         finally:
             progress.close()
+
+    @staticmethod
+    def cut_small(monkeypatch: pytest.MonkeyPatch, part_bytes: int) -> None:
+        """Make small batches, and parts of about `part_bytes`, in runs of this process."""
+        from curation import formats
+        from curation.engine import run
+
+        monkeypatch.setattr(formats, "read", functools.partial(formats.read, batch_bytes=part_bytes // 2))
+        monkeypatch.setattr(run, "PART_BYTES", part_bytes)
 
     def start(self, output: str | Path, recipe: Path, *options: str) -> subprocess.Popen[str]:
         """Run the command as a process group of its own."""

@@ -66,6 +66,8 @@ class RayExecutor:
         self._owns = not ray.is_initialized()
         if self._owns and address is None:
             workers = workers or available_cpus()
+            # Ray's older autoscaler, idle here, does not stop on SIGTERM: shutdown would wait a second and kill it.
+            os.environ.setdefault("RAY_enable_autoscaler_v2", "1")
             # A bare init() would join any cluster that it finds, and then refuse num_cpus.
             ray.init(
                 address="local", num_cpus=workers, include_dashboard=False, object_store_memory=256 * 2**20, **options

@@ -18,7 +18,7 @@ from curation import formats, storage
 from curation.documents import document_id, ranks
 from curation.engine.array_file import ArrayFile
 from curation.engine.first_pass import read_ipc
-from curation.engine.plan import Unit
+from curation.engine.plan import InputFile, Unit
 from curation.formats.records import Columns
 
 
@@ -123,7 +123,7 @@ def _read_unit_rows(
             continue
         targets = position_of[here]
         done = 0
-        _check_unchanged(unit.files[number].info)
+        _check_unchanged(unit.files[number])
         reader = formats.read(
             piece, columns[unit.source], maximum_document_bytes=maximum_document_bytes, wanted=targets, with_details=with_details
         )
@@ -141,15 +141,20 @@ def _read_unit_rows(
             done += n
         if done < len(targets):
             raise OSError(f"{piece.path} changed while it was being processed; run the command again")
-        _check_unchanged(unit.files[number].info)
+        _check_unchanged(unit.files[number])
 
 
-def _check_unchanged(info: storage.FileInfo) -> None:
+def _check_unchanged(file: InputFile) -> None:
     """Decisions hold for the bytes that the first pass read. Raises OSError when the file was touched since."""
-    if storage.is_file(info.path):  # a Hugging Face data set is none; its fingerprint names its content
+    if file.format == "huggingface":
+        return  # no file, and its fingerprint names its content
+    info = file.info
+    try:
         now = storage.file_info(info.path)
-        if (now.size, now.mtime_ns, now.etag) != (info.size, info.mtime_ns, info.etag):
-            raise OSError(f"{info.path} changed while it was being processed; run the command again")
+    except FileNotFoundError:
+        raise OSError(f"{info.path} vanished while it was being processed; bring it back and run the command again") from None
+    if (now.size, now.mtime_ns, now.etag) != (info.size, info.mtime_ns, info.etag):
+        raise OSError(f"{info.path} changed while it was being processed; run the command again")
 
 
 def _runs(values: np.ndarray) -> list[tuple[int, int, int]]:

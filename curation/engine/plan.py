@@ -178,7 +178,8 @@ def _fall_back(recipe: Recipe, input_path: str | None) -> tuple[list[Source], li
         raise ValueError(f"no file matches {patterns}")
     name = os.path.basename(input_path.rstrip("/")).split(".")[0].replace("@", "_").replace("*", "") or "input"
     template = recipe.sources[0]
-    source = Source(name=name.strip() or "input", path=input_path, text=template.text, id=template.id, subset=template.subset)
+    plain = {"format": None, "priority": 0, "by": None, "split": None, "streaming": False}
+    source = replace_source(template, name=name.strip() or "input", path=input_path, **plain)
     if formats.is_dataset_directory(input_path):
         source = replace_source(source, format="huggingface")
         infos = [formats.dataset_info(input_path, split) for split in formats.dataset_splits(input_path)]

@@ -45,7 +45,8 @@ def check_bad_fraction(units: list[dict[str, Any]], maximum_fraction: float, out
     if fraction <= maximum_fraction or (good and lost < _NEVER_TOO_MANY):
         return
     named = [line for part in parts for line in part["first_bad"]][:_NAMED]
-    records = f"{bad:,} bad record{'s' if bad > 1 else ''}{' and the unread rest of files' if unread_bytes or unread_records else ''}"
+    rests = " and the unread rest of files" if unread_bytes or unread_records else ""
+    records = f"{bad:,} bad record{'s' if bad > 1 else ''}{rests}"
     share = f"about {fraction:.2%} of the input is lost" if good else "nothing of the input can be used"
     raise TooManyBadRecordsError(
         f"{share}, more than max_bad_fraction allows ({maximum_fraction:.2%}): {records}. "

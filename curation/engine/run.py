@@ -37,6 +37,7 @@ from curation.engine.run_folder import (
     clean,
     describe_run,
     publish,
+    results_are_there,
 )
 from curation.engine.task_runner import TaskRunner
 from curation.report.build import build_report
@@ -86,7 +87,7 @@ def run_recipe(
     """
     started = time.monotonic()
     folder = RunFolder.at(output.rstrip("/") or "/", options.work)
-    check_places(input_path, folder)
+    check_places([*([input_path] if input_path else []), *(source.path for source in recipe.sources)], folder)
     # An input that grows keeps its units, so that what was read of it stays valid.
     unit_bytes = None if options.fresh else (folder.read("run.json") or {}).get("unit_bytes")
     plan = make_plan(recipe, input_path, unit_bytes)
@@ -151,7 +152,7 @@ def _is_complete(earlier: dict[str, Any], key: str, folder: RunFolder, plan: Pla
         earlier["status"] == "complete"
         and earlier["key"] == key
         and earlier["input"]["files"] == files
-        and all(storage.exists(storage.join(folder.output, entry["path"])) for entry in earlier["outputs"])
+        and results_are_there(earlier, folder)
     )
 
 

@@ -19,6 +19,7 @@ import orjson
 
 from curation import storage
 from curation.engine.ledger import task_key
+from curation.engine.lock import LOCK_NAME, locked
 from curation.engine.plan import Plan
 
 FORMAT_VERSION = 1
@@ -77,8 +78,8 @@ class RunFolder:
         storage.write_bytes(storage.join(self.output, name), data + b"\n")
 
     def empty(self) -> None:
-        """Forget an earlier run (`--fresh`)."""
-        storage.delete_tree(self.work)
+        """Forget an earlier run (`--fresh`); run.json goes last, so that a kill leaves a folder that is still known as a run's."""
+        _clear(self.work)
         storage.delete_tree(self.staging)
         if os.path.exists(self.ledger):
             os.unlink(self.ledger)
@@ -89,15 +90,31 @@ class RunFolder:
                 storage.delete(storage.join(self.output, name))
 
 
-def check_places(input_path: str | None, folder: RunFolder) -> None:
-    """Refuse an output inside the input and the other way round: a later run would read its own results."""
-    if input_path is None:
+def _clear(directory: str) -> None:
+    """Empty a work folder, but for the locks of this very run."""
+    if storage.is_remote(directory):
+        storage.delete_tree(directory)
         return
+    for name in os.listdir(directory) if os.path.isdir(directory) else []:
+        path = os.path.join(directory, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            storage.delete_tree(path)
+        elif not name.startswith(LOCK_NAME):
+            os.unlink(path)
+
+
+def check_places(inputs: list[str], folder: RunFolder) -> None:
+    """Refuse an output inside the input and the other way round, since a later run would read its own results.
+
+    The same for a work folder that holds the output or lies among the results, which would be deleted with it.
+    """
     for name, place in (("output", folder.output), ("work folder", folder.work)):
-        if _inside(place, storage.fixed_part(input_path)) or _inside(storage.fixed_part(input_path), place):
-            raise ValueError(
-                f"the {name} {place} and the input {input_path} lie inside one another; give an output elsewhere"
-            )
+        for path in inputs:
+            if _inside(place, storage.fixed_part(path)) or _inside(storage.fixed_part(path), place):
+                raise ValueError(f"the {name} {place} and the input {path} lie inside one another; give an output elsewhere")
+    results = [storage.join(folder.output, name) for name in RESULT_FOLDERS] + [folder.staging]
+    if _inside(folder.output, folder.work) or any(_inside(folder.work, result) for result in results):
+        raise ValueError(f"the work folder {folder.work} and the results in {folder.output} would mix; give one elsewhere")
 
 
 def _inside(path: str, folder: str) -> bool:
@@ -117,7 +134,8 @@ def check_not_foreign(folder: RunFolder) -> None:
         foreign = [name for name in RESULT_FOLDERS if storage.exists(storage.join(folder.output, name))]
         if foreign:
             raise ValueError(f"{folder.output} holds {foreign[0]}/ but no run.json, so no run made it; give another folder")
-    if not storage.is_remote(folder.work) and not os.path.exists(folder.ledger):
+    made_by_a_run = folder.read("run.json") is not None and not folder.work_is_elsewhere
+    if not made_by_a_run and not storage.is_remote(folder.work) and not os.path.exists(folder.ledger):
         foreign = [name for name in _listed(folder.work) if name != "spool"]
         if foreign:
             raise ValueError(f"the work folder {folder.work} holds {foreign[0]}, which no run left there; give an empty one")
@@ -196,7 +214,14 @@ def publish(folder: RunFolder) -> None:
             storage.move(place, storage.join(folder.output, relative))
     storage.delete_tree(folder.staging)
     del run["moves"]
-    folder.write("run.json", {**run, "status": "complete"})
+    # Where a staged file was lost in the meantime, its step is run again.
+    folder.write("run.json", {**run, "status": "complete" if results_are_there(run, folder) else "running"})
+
+
+def results_are_there(run: dict[str, Any], folder: RunFolder) -> bool:
+    """Whether the files that run.json names stand in the folder, at their sizes."""
+    paths = [(storage.join(folder.output, entry["path"]), entry["bytes"]) for entry in run["outputs"]]
+    return all(storage.exists(path) and storage.file_size(path) == n_bytes for path, n_bytes in paths)
 
 
 def clean(output: str, work: str | None = None) -> dict[str, int]:
@@ -204,6 +229,14 @@ def clean(output: str, work: str | None = None) -> dict[str, int]:
     folder = RunFolder.at(output, work)
     if folder.read("run.json") is None:
         raise ValueError(f"{output} holds no run (no run.json)")
+    with locked(folder.output):
+        run = folder.read("run.json")
+        if run is not None and run["status"] == "publishing":
+            publish(folder)
+        return _drop_work(folder)
+
+
+def _drop_work(folder: RunFolder) -> dict[str, int]:
     freed = {"files": 0, "bytes": 0}
     for place in (folder.work, folder.staging):
         for info in storage.list_files(place) if storage.exists(place) else []:

@@ -7,17 +7,23 @@ them starts a new one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import os
 import pkgutil
+import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+_PREFIX = "kernels-"
+_UNUSED_SECONDS = 30 * 86400  # after which another version's directory, 4 MB, is deleted
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -56,7 +62,7 @@ def cache_directory() -> str | None:
     ]
     if config.CACHE_DIR:
         bases.insert(0, os.path.join(config.CACHE_DIR, "moxin-curation"))
-    name = f"kernels-{_fingerprint()}"
+    name = f"{_PREFIX}{_fingerprint()}"
     return next((directory for base in bases if (directory := _private_directory(base, name)) is not None), None)
 
 
@@ -67,11 +73,23 @@ def _private_directory(base: str, name: str) -> str | None:
         os.makedirs(base, mode=0o700, exist_ok=True)
         if os.stat(base).st_uid != os.getuid():
             return None
+        is_new = not os.path.isdir(directory)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
-            return directory
+            os.utime(directory)  # says that this version is in use
     except OSError:
         return None
+    if is_new:
+        _delete_unused(base)
+    return directory
+
+
+def _delete_unused(base: str) -> None:
+    """Delete the directories of versions that no process has used for 30 days."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(base):
+            if entry.name.startswith(_PREFIX) and time.time() - entry.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _fingerprint() -> str:

@@ -143,8 +143,9 @@ def _category_runs(name: str) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(f"{name}+", all_characters())]
 
 
+@cache
 def all_characters() -> str:
-    """Every code point, surrogates included, in order."""
+    """Every code point, surrogates included, in order; made once a process, since tables are made from it."""
     return np.arange(CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 

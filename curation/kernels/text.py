@@ -8,11 +8,13 @@ Python does with each code point drive the kernel, so that it follows Python's U
 from __future__ import annotations
 
 import functools
+import re
 import string
 
 import numpy as np
 
 from curation.kernels import kernel, read_only
+from curation.kernels.automaton import all_characters
 from curation.kernels.units import is_ascii
 
 # One table entry a code point: what it becomes in the low 21 bits, what happens to it above.
@@ -37,22 +39,14 @@ def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Pages in which every code point stays what it is share one page of entries, all `_CODE`.
     """
+    rows = _all_entries().reshape(-1, _PAGE)
+    is_plain = (rows == np.arange(_N_CODE_POINTS, dtype=np.uint32).reshape(rows.shape)).all(axis=1)
+    rows[is_plain] = _CODE
     pages: dict[bytes, int] = {}
-    entries: list[np.ndarray] = []
-    numbers = np.zeros(_N_CODE_POINTS >> _PAGE_BITS, np.uint16)
-    for page in range(len(numbers)):
-        first = page * _PAGE
-        row = np.arange(first, first + _PAGE, dtype=np.uint32)
-        if not 0xD800 <= first < 0xE000:
-            row = _page(first)
-        is_plain = bool((row == np.arange(first, first + _PAGE, dtype=np.uint32)).all())
-        key = b"" if is_plain else row.tobytes()
-        if key not in pages:
-            pages[key] = len(entries)
-            entries.append(np.full(_PAGE, _CODE, np.uint32) if is_plain else row)
-        numbers[page] = pages[key]
-    small = [_small_entry(code, int(entries[numbers[code >> _PAGE_BITS]][code % _PAGE])) for code in range(_N_SMALL)]
-    return read_only(small, np.uint32), read_only(numbers, np.uint16), read_only(np.concatenate(entries), np.uint32)
+    numbers = np.array([pages.setdefault(row.tobytes(), len(pages)) for row in rows], np.uint16)
+    entries = np.frombuffer(b"".join(pages), np.uint32)
+    small = [_small_entry(code, int(rows[code >> _PAGE_BITS, code % _PAGE])) for code in range(_N_SMALL)]
+    return read_only(small, np.uint32), read_only(numbers, np.uint16), read_only(entries, np.uint32)
 
 
 def _small_entry(code: int, entry: int) -> int:
@@ -66,26 +60,28 @@ def _small_entry(code: int, entry: int) -> int:
     return int.from_bytes(becomes, "little") | len(becomes) << _LENGTH_SHIFT | space
 
 
-def _page(first: int) -> np.ndarray:
-    """The entries of the 256 code points from `first` on."""
-    characters = "".join(map(chr, range(first, first + _PAGE)))
-    lowered = characters.lower()
-    by_python = np.zeros(_PAGE, bool)
+def _all_entries() -> np.ndarray:
+    """The entry of every code point: uint32[0x110000]."""
+    entries = np.arange(_N_CODE_POINTS, dtype=np.uint32)
+    characters = all_characters()
+    for first in range(0, _N_CODE_POINTS, _PAGE):
+        page = characters[first : first + _PAGE]
+        lowered = page.lower()
+        if lowered != page:  # one page in two hundred
+            entries[first : first + _PAGE] = _lowered(page, lowered)
+    entries[_CAPITAL_SIGMA] |= _BY_PYTHON
+    entries[[match.start() for match in re.finditer(r"\s", characters)]] = _SPACE | 0x20
+    punctuation = list(_PUNCTUATION)
+    entries[punctuation] = np.array(punctuation, np.uint32) | np.uint32(_DELETED)
+    return entries
+
+
+def _lowered(page: str, lowered: str) -> np.ndarray:
+    """The entries of a page of characters and its lower case, but for space and punctuation."""
     if len(lowered) == _PAGE:
-        row = np.frombuffer(lowered.encode("utf-32-le"), np.uint32).copy()
-    else:
-        singles = [character.lower() for character in characters]
-        by_python |= np.array([len(lower) != 1 for lower in singles])
-        row = np.array([ord(lower[0]) for lower in singles], np.uint32)
-    if first <= _CAPITAL_SIGMA < first + _PAGE:
-        by_python[_CAPITAL_SIGMA - first] = True
-    row[by_python] |= _BY_PYTHON
-    for index, character in enumerate(characters):
-        if character.isspace():
-            row[index] = _SPACE | 0x20
-        elif character in string.punctuation:
-            row[index] = _DELETED | ord(character)
-    return row
+        return np.frombuffer(lowered.encode("utf-32-le"), np.uint32)
+    singles = [character.lower() for character in page]
+    return np.array([ord(single[0]) | (_BY_PYTHON if len(single) > 1 else 0) for single in singles], np.uint32)
 
 
 @kernel

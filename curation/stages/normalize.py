@@ -50,6 +50,7 @@ _KNOWN_SOURCES = {
     "fe0ee017da6dd1b0",  # 6.3.0
     "bfac15de8f8641ed",  # 6.3.1
 }
+_PAGE = 256  # code points that are asked at once whether any of them decomposes
 _ENTITY_PATTERN = "&#?[0-9A-Za-z]{1,24};"  # what the kernel looks for
 _ESCAPE_PATTERN = "\033\\[((?:\\d|;)*)([a-zA-Z])"  # begins with ESC; alone with CRLF in minding neighbours
 
@@ -168,15 +169,19 @@ def _recomposed() -> list[int]:
     A text without them, whose marks are in canonical order, is in NFC.
     """
     found = [*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]  # vowels and finals of Hangul compose by arithmetic
-    for code_point, decomposition in enumerate(map(unicodedata.decomposition, all_characters())):
-        if not decomposition or decomposition.startswith("<"):
+    characters = all_characters()
+    for first in range(0, CODE_POINTS, _PAGE):
+        page = characters[first : first + _PAGE]
+        if unicodedata.normalize("NFD", page) == page:  # nothing in it decomposes: all but a hundred pages
             continue
-        character = chr(code_point)
-        parts = [chr(int(part, 16)) for part in decomposition.split()]
-        if unicodedata.normalize("NFC", character) != character:
-            found.append(code_point)
-        elif len(parts) == 2:
-            found.append(ord(parts[1]))
+        for character, decomposition in zip(page, map(unicodedata.decomposition, page), strict=True):
+            if not decomposition or decomposition.startswith("<"):
+                continue
+            parts = [chr(int(part, 16)) for part in decomposition.split()]
+            if unicodedata.normalize("NFC", character) != character:
+                found.append(ord(character))
+            elif len(parts) == 2:
+                found.append(ord(parts[1]))
     return found
 
 

@@ -65,9 +65,9 @@ def test_the_corpus_has_pairs_over_the_whole_range_of_similarity(known):
 
 def test_pairs_share_bands_as_often_as_the_curve_says_and_removals_are_true(planted, accuracy, tmp_path):
     shown = []
-    assert accuracy.compare(planted, tmp_path, {}, shown.append) == []
+    assert accuracy.compare(planted, tmp_path, shown.append) == []
     text = "\n".join(shown)
-    assert text.count("| all ") == 2 and "slimpajama-verified: precision 1.0000" in text
+    assert text.count("| all ") == 3 and "slimpajama-verified: precision 1.0000" in text
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_band_check_notices_other_constants(planted, accuracy, known, tmp_pa
 
 
 def test_the_removal_checks_notice_an_unverified_run(planted, accuracy, known, tmp_path):
-    minhash, stages, output = accuracy.run("slimpajama", planted / "docs.jsonl.zst", tmp_path, {})
+    minhash, stages, output = accuracy.run("slimpajama", planted / "docs.jsonl.zst", tmp_path)
     removals, similarity = accuracy.Removals(output, stages), accuracy.Similarity(known[0].cleaned, NGRAM)
     (precision, is_precise), *_ = removals.check(similarity, minhash.threshold)
     ((recall, is_complete),) = removals.recall(known[0].pairs, known[1], minhash.threshold)

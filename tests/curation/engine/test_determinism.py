@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from curation import formats
-from curation.engine import run
+from curation.engine.document_files import DocumentFile
 
 REST = "output: {split: {validation: 0.05, test: 0.05}, file_bytes: 1048576}\n"
 VERIFIED = """\
@@ -83,10 +83,6 @@ def is_at_work(process):
         return False
 
 
-def with_batches_of(monkeypatch, n_bytes):
-    monkeypatch.setattr(formats, "read", functools.partial(formats.read, batch_bytes=n_bytes))
-
-
 def outcome(bench, output):
     """Documents and decisions without ids, ranks and files: what must not depend on how the input is cut."""
     documents = [
@@ -131,10 +127,11 @@ def test_pieces_of_a_file_give_what_the_whole_file_gives(bench, mixed_texts, mon
     recipe = bench.recipe(VERIFIED, rest=REST)
     bench.run("whole", recipe)
     assert len(bench.ledger("whole")) > 0
-    with_batches_of(monkeypatch, 3000)
-    bench.run("batches", recipe)
+    with monkeypatch.context() as patched:
+        patched.setattr(formats, "read", functools.partial(formats.read, batch_bytes=3000))
+        bench.run("batches", recipe)
     assert bench.hashes("batches") == bench.hashes("whole")
-    monkeypatch.setattr(run, "PART_BYTES", 5000)
+    bench.cut_small(monkeypatch, 5000)
     bench.run("parts", recipe)
     monkeypatch.setattr("curation.engine.plan._UNIT_BYTES", (20_000, 20_000))
     bench.run("units", recipe)
@@ -150,8 +147,7 @@ def test_output_files_are_cut_by_kept_bytes_alone(large, inline_hashes, monkeypa
     recipe = large.recipe(VERIFIED, rest=REST)
     large.run("memory", recipe, memory_per_worker_bytes=6 * 2**30)
     assert large.hashes("memory") == inline_hashes
-    with_batches_of(monkeypatch, 30_000)
-    monkeypatch.setattr(run, "PART_BYTES", 50_000)
+    large.cut_small(monkeypatch, 50_000)
     large.run("small parts", recipe)
     train = sorted((large.folder / "small parts/documents/train").iterdir())
     assert len(train) > 1
@@ -169,7 +165,7 @@ def test_equal_texts_fall_into_the_same_split_and_the_seed_chooses_which(bench, 
     for seed in (42, 43):
         bench.run(f"out-{seed}", recipe, {"seed": seed})
         rows = bench.rows(f"out-{seed}", "documents")
-        chosen = {}
+        chosen: dict[str, str] = {}
         for row in rows:
             assert chosen.setdefault(row["text"], row["split"]) == row["split"]
         splits.append(chosen)
@@ -194,19 +190,17 @@ def test_json_lines_read_back_as_input_give_the_same_texts_and_nothing_to_remove
     assert [(text, split, json.loads(meta)) for text, split, meta in read] == [
         (text, split, json.loads(meta)) for text, split, meta in expected
     ]
-    again = small.run("again", small.recipe(sources='  - {name: d, path: "{input}/**"}\n'), input_path=small.folder / "out/documents")
+    everything = small.recipe(sources='  - {name: d, path: "{input}/**"}\n')
+    again = small.run("again", everything, input_path=small.folder / "out/documents")
     assert again["documents"]["removed"] == 0
     assert sorted(row["text"] for row in small.rows("again", "documents")) == sorted(text for text, _, _ in read)
 
 
-def test_the_same_documents_written_in_other_batches_give_the_same_file(tmp_path, small):
-    from curation.engine.document_files import DocumentFile
-
-    small.run("out", small.recipe())
-    (path,) = (small.folder / "out/documents/train").iterdir()
+def test_the_same_documents_written_in_other_batches_give_the_same_file(tmp_path, large, inline_hashes):
+    path = large.folder / "inline/documents/train/train-00000.parquet"
     table = pq.read_table(path)
     written = []
-    for size in (1, 7, 10_000):
+    for size in (1, 7, 100_000):
         file = DocumentFile(str(tmp_path / f"{size}.parquet"), "parquet")
         for batch in table.to_batches(max_chunksize=size):
             file.write(batch)

@@ -213,9 +213,7 @@ def test_components_of_long_documents_are_joined_by_short_ones(case):
 
 def test_components_of_all_documents_are_those_of_the_published_scripts(case):
     folder, reference = case
-    documents, removed = released(
-        folder / "input", folder / "all", minhash__action="annotate", length__minimum_characters=0
-    )
+    documents, removed = released(folder / "input", folder / "all", minhash__action="annotate", length__minimum_characters=0)
     assert not removed and set(documents) == set(reference.order)
     assert components_in(documents) == {frozenset(c) for c in reference.components}
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numba
@@ -93,6 +94,19 @@ def test_kernels_run_when_nothing_can_be_kept_on_disk():
 def test_a_directory_of_another_user_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
     assert curation.kernels._private_directory(str(tmp_path / "base"), "kernels") is None
+
+
+def test_a_new_directory_deletes_those_that_were_not_used_for_a_month(tmp_path):
+    for name, days in (("kernels-old", 31), ("kernels-recent", 29), ("something-else", 31)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    for name in ("kernels-recent", "kernels-new"):
+        assert curation.kernels._private_directory(str(tmp_path), name) == str(tmp_path / name)
+        is_there = sorted(path.name for path in tmp_path.iterdir())
+        expected = ["kernels-old"] if name == "kernels-recent" else ["kernels-new"]
+        assert is_there == sorted([*expected, "kernels-recent", "something-else"])
+    assert time.time() - (tmp_path / "kernels-recent").stat().st_mtime < 86400
 
 
 @pytest.mark.parametrize("changed", ["hashing.py", "vectors.py", "__init__.py"])
