@@ -402,9 +402,10 @@ def test_a_limit_larger_than_the_input_takes_everything(small):
 def test_a_second_process_is_refused_by_name_while_the_first_runs(large, started):
     first = started("shared", "--executor", "inline")
     wait_for_tasks(large, "shared", first, 1)
+    first.send_signal(signal.SIGSTOP)  # so that it is not over before the second has looked
+    assert first.poll() is None
     second = started("shared", "--executor", "inline")
     _, errors = second.communicate(timeout=60)
-    assert first.poll() is None, "the first run was over before the second was refused"
     assert second.returncode == 2, errors
     assert f"in use by process {first.pid} on {os.uname().nodename}" in errors
     kill_all(first)
