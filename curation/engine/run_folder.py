@@ -110,11 +110,20 @@ def check_places(inputs: list[str], folder: RunFolder) -> None:
     """
     for name, place in (("output", folder.output), ("work folder", folder.work)):
         for path in inputs:
-            if _inside(place, storage.fixed_part(path)) or _inside(storage.fixed_part(path), place):
+            if _would_read(path, place) or _inside(storage.fixed_part(path), place):
                 raise ValueError(f"the {name} {place} and the input {path} lie inside one another; give an output elsewhere")
     results = [storage.join(folder.output, name) for name in RESULT_FOLDERS] + [folder.staging]
     if _inside(folder.output, folder.work) or any(_inside(folder.work, result) for result in results):
         raise ValueError(f"the work folder {folder.work} and the results in {folder.output} would mix; give one elsewhere")
+
+
+def _would_read(pattern: str, place: str) -> bool:
+    """Whether a later listing of the input could meet files in `place`: a folder is listed with all below it, `*` with nothing."""
+    fixed = storage.fixed_part(pattern)
+    if storage.is_pattern(pattern) and "**" not in pattern:
+        levels = pattern[len(fixed) :].strip("/").count("/")
+        return _inside(place, fixed) and storage.relative(place, fixed).count("/") < levels
+    return _inside(place, fixed)
 
 
 def _inside(path: str, folder: str) -> bool:
