@@ -119,6 +119,9 @@ class RayExecutor:
 
 def _call(function: Function, argument: Any) -> tuple[dict[str, Any], int]:
     """The task's result, and the most resident bytes that this process has had."""
+    from curation import kernels
+
+    kernels.ensure_compiled()  # the driver did, but perhaps on another machine
     result = function(argument)
     return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -43,7 +43,7 @@ class TaskRunner:
 
         if not kernels.is_compiled():
             self.progress.note("compiling kernels, once on this machine")
-            kernels.compile_all()
+            kernels.ensure_compiled()
 
     @property
     def workers(self) -> int:

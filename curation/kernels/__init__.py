@@ -8,6 +8,7 @@ them starts a new one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,10 +123,24 @@ def is_compiled() -> bool:
 
 
 def compile_all() -> None:
-    """Compile every kernel, or load it: once, before worker processes start, so that they do not all do it.
+    """Compile every kernel, or load it: each module that has kernels does it in its `compile_kernels`.
 
-    Each module that has kernels compiles them in its `compile_kernels`.
+    One process at a time: Numba numbers the files of its cache without looking whether another process took the number.
     """
+    directory = cache_directory()
+    with nullcontext() if directory is None else open(os.path.join(directory, "lock"), "ab") as file:
+        if file is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        _compile_modules()
+
+
+def ensure_compiled() -> None:
+    """Compile what is not compiled yet on this machine: before any kernel runs, in every process that runs some."""
+    if not is_compiled():
+        compile_all()
+
+
+def _compile_modules() -> None:
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         compile_kernels = getattr(importlib.import_module(module.name), "compile_kernels", None)
         if compile_kernels is not None:
