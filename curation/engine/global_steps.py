@@ -25,11 +25,11 @@ from curation.engine.ledger import task_key
 from curation.engine.parts import Part
 from curation.engine.task_runner import TaskRunner
 from curation.engine.verify import (
-    PARTITION_TEXT_BYTES,
     CoverTask,
     GatherTask,
     VerifiedTask,
     cover,
+    cover_partitions,
     gather_texts,
     verified_decisions,
 )
@@ -158,7 +158,7 @@ class GlobalSteps:
     def _verify(
         self, stage: MinHash, task: ComponentsTask, members: dict[str, Any], key: str, output: str
     ) -> dict[str, Any]:
-        n_partitions = max(1, -(-members["member_bytes"] // PARTITION_TEXT_BYTES))
+        n_partitions = cover_partitions(members["member_bytes"])
         gather_tasks = []
         for group in _consecutive(self.inputs.parts):
             own = task_key("gather", key, group[0].unit.key, n_partitions)

@@ -28,9 +28,23 @@ from curation.stages.minhash import MinHashSettings
 
 # Text of a partition: its n-gram hashes (8 bytes each) go to a scratch file that is mapped, not to anonymous memory.
 PARTITION_TEXT_BYTES = 32 * 2**20
+# Past this many partitions they grow instead, up to 256 MB: each gather task leaves a batch for each of them.
+_PARTITIONS_BEFORE_GROWTH = 64
+_LARGEST_PARTITION_TEXT_BYTES = 256 * 2**20
 _BATCH_TEXT_BYTES = 8 * 2**20
 _ROUND_BYTES = 64 * 2**20
 _SCHEMA = pa.schema([("number", pa.uint64()), ("place", pa.uint64()), ("keys", pa.list_(pa.uint64())), ("text", pa.large_string())])
+
+
+def cover_partitions(text_bytes: int) -> int:
+    """Partitions for candidates of `text_bytes` in all.
+
+    >>> cover_partitions(10**6), cover_partitions(10**9), cover_partitions(10**12)
+    (1, 30, 3726)
+    """
+    n_small = -(-text_bytes // PARTITION_TEXT_BYTES)
+    grown = max(_PARTITIONS_BEFORE_GROWTH, -(-text_bytes // _LARGEST_PARTITION_TEXT_BYTES))
+    return max(1, min(n_small, grown))
 
 
 @dataclass(frozen=True)
