@@ -12,7 +12,7 @@ import pytest
 import xxhash
 from datasketch import MinHash
 
-from curation.engine import global_steps, preflight
+from curation.engine import preflight, verify
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.decide import EdgesTask, Members, MergeTask, edges, keep_order, merge_segments, write_segments
 from curation.engine.first_pass import sorted_segment
@@ -113,7 +113,7 @@ def test_verified_decisions_equal_those_of_a_brute_force_cover(bench, mixed_text
     """In keep order, a document goes when its true similarity to a retained one that shares a band is high enough."""
     bench.write_files(mixed_texts(40 + seed, 90), [f"{s}/{d}/1.jsonl" for s in "bac" for d in "xyz"])
     bench.cut_small(monkeypatch, 5000)
-    monkeypatch.setattr(global_steps, "PARTITION_TEXT_BYTES", 10_000)
+    monkeypatch.setattr(verify, "PARTITION_TEXT_BYTES", 10_000)
     stage = f"  - minhash: {{bands: 25, rows: 5, verify: exact, threshold: 0.7, keep: {keep}}}\n"
     bench.run("out", bench.recipe(stage))
     texts = in_rank_order(bench.texts())

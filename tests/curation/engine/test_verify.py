@@ -13,7 +13,7 @@ import pytest
 import xxhash
 from datasketch import MinHash
 
-from curation.engine import global_steps, run, verify
+from curation.engine import run, verify
 from curation.engine.first_pass import read_ipc
 from curation.engine.progress import Progress
 from curation.engine.recipe import parse_recipe
@@ -177,7 +177,7 @@ def test_past_the_maximum_of_comparisons_a_document_is_kept_and_counted(tmp_path
 @pytest.mark.parametrize("seed", [41, 42])
 def test_neither_partitions_nor_parts_nor_rounds_change_a_decision(tmp_path, monkeypatch, seed):
     documents = write(tmp_path / "input", random_records(seed))
-    monkeypatch.setattr(global_steps, "PARTITION_TEXT_BYTES", 1000)
+    monkeypatch.setattr(verify, "PARTITION_TEXT_BYTES", 1000)
     monkeypatch.setattr(verify, "_ROUND_BYTES", 3000)
     monkeypatch.setattr(run, "PART_BYTES", 1)
     found, _ = decisions(tmp_path / "input", tmp_path / "output", exact=True)
