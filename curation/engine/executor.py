@@ -57,6 +57,9 @@ class RayExecutor:
     """Ray tasks on an embedded Ray (`address` None) or on a cluster."""
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        if address is not None and _has_token():
+            # To a cluster that is named by its address, Ray 2.60 shows the user's token only when it is told to.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         import ray
 
         os.environ.setdefault("RAY_task_oom_retries", str(MAXIMUM_RETRIES))
@@ -115,6 +118,12 @@ class RayExecutor:
         if self._owns:
             with contextlib.suppress(Exception):
                 self._ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether this user has a token for Ray's authentication, where Ray looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
 
 
 def _call(function: Function, argument: Any) -> tuple[dict[str, Any], int]:
