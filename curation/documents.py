@@ -22,6 +22,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+# Names that a lifted column may not have: every document's own, and those that stages and writers add.
+RESERVED_COLUMNS = {*SCHEMA.names, "n_duplicates", "component", "is_kept", "text_member", "id_member"}
+
 # A rank is 24 bits of file number and 40 bits of offset (or row), so one file may hold 1 TiB of decompressed text.
 POSITION_BITS = 40
 MAXIMUM_FILES = 1 << 24

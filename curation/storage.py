@@ -28,6 +28,7 @@ _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google")
 _CONNECT_SECONDS = 10  # the client tries some times more; its own 60 would be minutes of silence
 _STREAM_BLOCK_BYTES = 8 * 2**20  # one request of a sequential read
 _GLOB_CHARACTERS = "*?["
+_ESCAPED = re.compile(r"\[[*?[]\]")
 _TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{32}\.tmp$")
 
 
@@ -140,19 +141,27 @@ def _url(scheme: str, name: str) -> str:
     return f"{scheme}://{name.lstrip('/')}"
 
 
-def fixed_part(pattern: str) -> str:
-    """The leading directory of `pattern` that holds no glob character; a plain path is itself.
+def absolute(path: str) -> str:
+    """A path that means the same in every process, whatever its working directory."""
+    return path if is_remote(path) else os.path.abspath(_local(path))
 
-    >>> fixed_part("data/c4/*.jsonl"), fixed_part("s3://bucket/a/**/b?.gz")
-    ('data/c4', 's3://bucket/a')
+
+def fixed_part(pattern: str) -> str:
+    """The leading directory of `pattern` that holds no glob character, escapes (`[[]`) undone; a plain path is itself.
+
+    >>> fixed_part("data/c4/*.jsonl"), fixed_part("s3://bucket/a/**/b?.gz"), fixed_part("a[[]1]/*.gz")
+    ('data/c4', 's3://bucket/a', 'a[1]')
     >>> fixed_part("data/wiki.jsonl"), fixed_part("*.gz")
     ('data/wiki.jsonl', '.')
     """
     if not is_pattern(pattern):
         return pattern.rstrip("/") or pattern
-    steps = pattern.split("/")
-    plain = next(index for index, step in enumerate(steps) if is_pattern(step))
-    return "/".join(steps[:plain]) or ("/" if pattern.startswith("/") else ".")
+    steps: list[str] = []
+    for step in pattern.split("/"):
+        if any(character in _ESCAPED.sub("", step) for character in _GLOB_CHARACTERS):
+            break
+        steps.append(_ESCAPED.sub(lambda match: match[0][1], step))
+    return "/".join(steps) or ("/" if pattern.startswith("/") else ".")
 
 
 def is_pattern(path: str) -> bool:
@@ -197,8 +206,15 @@ def _list_local(path: str) -> list[FileInfo]:
 
 
 def _walk(directory: str) -> Iterator[FileInfo]:
+    # Of each directory: where it really is, and where those above it are.
+    above: dict[str, tuple[str, ...]] = {directory: (os.path.realpath(directory),)}
     for parent, directories, names in os.walk(directory, followlinks=True):
-        directories[:] = [name for name in directories if not name.startswith(".")]
+        real = above.pop(parent)
+        for name in [name for name in directories if not name.startswith(".")]:
+            place = os.path.realpath(os.path.join(parent, name))
+            if place not in real:  # a link to a directory above would have no end
+                above[os.path.join(parent, name)] = (*real, place)
+        directories[:] = [name for name in directories if os.path.join(parent, name) in above]
         for name in names:
             if not name.startswith("."):
                 whole = os.path.join(parent, name)
@@ -214,10 +230,10 @@ def _is_listed(path: str) -> bool:
 def _local_info(path: str) -> FileInfo:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         if not os.path.islink(path):
             raise
-        return FileInfo(path, 0)
+        return FileInfo(path, 0)  # a link that leads nowhere, or to itself
     return FileInfo(path, status.st_size, "", status.st_mtime_ns)
 
 

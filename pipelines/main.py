@@ -93,7 +93,7 @@ def run(
         typer.Option(metavar="DIR", help="For shuffle files and the ledger. [default: DIR/work]"),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="DOCUMENTS", help="Only the first of each source.")
+        int | None, typer.Option(min=1, max=2**62, metavar="DOCUMENTS", help="Only the first of each source.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop what an earlier run left in the output folder.")] = False,
     debug: DebugOption = False,
@@ -122,7 +122,12 @@ def run(
         report = run_recipe(loaded, input_path, output, options, progress)
         progress.close()
         report["commands"] = {**report.get("commands", {}), "resume": again}
-        print_summary(report)
+        try:
+            print_summary(report)
+            sys.stdout.flush()
+        except OSError as error:  # the reader of a pipe is gone, or its disk is full: the run itself is complete
+            progress.log(f"the summary could not be printed: {error}")
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush fails nowhere
 
 
 @app.command()
@@ -187,7 +192,7 @@ def clean(
 
         dropped = drop_work(directory)
         typer.echo(f"dropped {dropped['files']:,} files, {dropped['bytes'] / 1e6:,.1f} MB, of {directory}")
-        typer.echo("starting this run again, or with other settings, now reads the whole input")
+        typer.echo("with other settings or more files, the run now reads the whole input again")
 
 
 @app.command()
@@ -271,6 +276,7 @@ def _outcome(debug: bool, progress: Progress | None = None, resume: str | None =
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the clean stop short
     raise KeyboardInterrupt
 
 
@@ -308,6 +314,8 @@ def _explanation(error: Exception) -> str:
 
 
 def _bytes_of(gigabytes: float | None) -> int | None:
+    if gigabytes is not None and not 0 < gigabytes < 1e6:
+        raise ValueError(f"--memory-per-worker {gigabytes} is no number of gigabytes")
     return None if gigabytes is None else int(gigabytes * 1e9)
 
 

@@ -101,6 +101,7 @@ def edges(task: EdgesTask) -> dict[str, Any]:
     if task.earlier is not None:
         stay = ~_contains(ArrayFile(task.earlier).read("removed_so_far"), document)
         key, document = key[stay], document[stay]
+        lows = [np.concatenate(lows)[stay]] if lows else []
     low, high = star_edges_128(key, np.concatenate(lows), document) if lows else star_edges(key, document)
     write_arrays(task.output, {"low": low, "high": high})
     return {"outputs": [task.output], "edges": len(low)}

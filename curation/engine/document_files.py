@@ -112,16 +112,22 @@ def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
 def _json_lines(table: pa.Table) -> bytes:
     """Documents in the input's layout: text and id under the input's own names, then its other members as they were read.
 
-    A stage that annotates adds its columns.
+    The id is what removed/ and duplicates/ name; where the input has none of its own, it is added as `id`, unless another
+    member may have that name. A stage that annotates adds its columns.
     """
     members = [name for name in ("component", "is_kept") if name in table.column_names]
     columns = [table[name].to_pylist() for name in ("text", "text_member", "id", "id_member", "meta", *members)]
     lines = []
     for text, text_member, own_id, id_member, meta, *values in zip(*columns, strict=True):
+        if id_member is None and '"id"' not in (meta or ""):
+            id_member = "id"
         written = {text_member: text} | ({id_member: own_id} if id_member else {})
-        line = orjson.dumps(written | dict(zip(members, values, strict=True)))
-        others = meta[1:].encode() if meta and meta != "{}" else b"}"
-        lines.append(line[:-1] + (b"," if len(others) > 1 else b"") + others)
+        line = orjson.dumps(written)[:-1]
+        if meta and meta != "{}":
+            line += b"," + meta[1:-1].encode()
+        if members:  # last: of two members with one name readers take the last
+            line += b"," + orjson.dumps(dict(zip(members, values, strict=True)))[1:-1]
+        lines.append(line + b"}")
     return b"\n".join(lines) + b"\n"
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from typing import Any, Protocol
 MAXIMUM_RETRIES = 3
 # Tasks in flight for each worker: enough to hide the 0.65 ms that a task costs, bounded so that the driver's state is too.
 _WINDOW_PER_WORKER = 8
+_OBJECT_STORE_BYTES = 256 * 2**20  # tasks pass file names and counts; documents go through files
 
 Function = Callable[[Any], dict[str, Any]]
 
@@ -57,6 +60,7 @@ class RayExecutor:
     """Ray tasks on an embedded Ray (`address` None) or on a cluster."""
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         if address is not None and _has_token():
             # To a cluster that is named by its address, Ray 2.60 shows the user's token only when it is told to.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -69,14 +73,20 @@ class RayExecutor:
         self._owns = not ray.is_initialized()
         if self._owns and address is None:
             workers = workers or available_cpus()
-            # Ray's older autoscaler, idle here, does not stop on SIGTERM: shutdown would wait a second and kill it.
-            os.environ.setdefault("RAY_enable_autoscaler_v2", "1")
             # A bare init() would join any cluster that it finds, and then refuse num_cpus.
-            ray.init(
-                address="local", num_cpus=workers, include_dashboard=False, object_store_memory=256 * 2**20, **options
-            )
-        elif self._owns:
-            ray.init(address=address, **options)
+            options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+        if self._owns:
+            try:
+                ray.init(address=address or "local", **options)
+            except Exception as error:  # Ray raises bare exceptions when a node does not come up in time
+                place = f"the cluster at {address} cannot be joined" if address else "Ray did not start"
+                raise RuntimeError(
+                    f"{place} ({error}); try the same command again, or --executor inline to run in one process"
+                ) from error
+        if threading.current_thread() is threading.main_thread():
+            # Ray puts its own handlers in place, which end the process without a word.
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.worker_peak_bytes = 0
         self._remote = ray.remote(_call).options(max_retries=MAXIMUM_RETRIES, num_cpus=1)
@@ -98,8 +108,9 @@ class RayExecutor:
                     position = in_flight.pop(reference)
                     yield position, self._result(reference)
         finally:
-            for reference in in_flight:
-                ray.cancel(reference, force=True)
+            if not self._owns:  # an embedded Ray ends with this process, and its tasks with it
+                for reference in in_flight:
+                    ray.cancel(reference)
 
     def _result(self, reference: Any) -> dict[str, Any]:
         try:

@@ -11,6 +11,7 @@ text, so memory does not grow with the file. For each part:
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -341,7 +342,7 @@ def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, 
     except OSError as error:
         # A store also refuses when credentials ran out, which must not cost documents either.
         lasting = FileNotFoundError if storage.is_remote(piece.path) else _LASTING
-        if not isinstance(error, lasting):
+        if not isinstance(error, lasting) and error.errno != errno.ELOOP:
             raise _UnreadableError(f"{piece.path} cannot be read: {error}") from error
         reason = f"cannot be read: {error.strerror or error}"
         lost = file.info.size if piece.end == -1 else piece.end - piece.start

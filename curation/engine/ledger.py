@@ -26,6 +26,17 @@ def task_key(*parts: Any) -> str:
     return hashlib.blake2b(plain.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
+def ledger_root(path: str) -> str | None:
+    """The folder of the run that the log at `path` is of; None when there is no log."""
+    if not Path(path).exists():
+        return None
+    with open(path, "rb") as file:
+        try:
+            return str(json.loads(file.readline())["root"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
 class Ledger:
     """Committed tasks of the run in the folder `root` (DIR); the log itself is on local disk."""
 

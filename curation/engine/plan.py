@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from dataclasses import dataclass, field, replace
 
@@ -108,6 +109,9 @@ def make_plan(
     Streamed data sets are copied into the folder `work` first (no more than `limit` documents of each need), which may take
     long; without a folder they are only named in the plan.
     """
+    # Tasks run in processes with another working directory.
+    recipe = recipe.model_copy(update={"sources": [_placed(source) for source in recipe.sources]})
+    input_path = input_path and storage.absolute(input_path)
     streamed = [source.name for source in recipe.sources if source.streaming and work is None]
     listed = [source for source in recipe.sources if source.name not in streamed]
     found = [(source, _spooled(source, work, limit) if source.streaming and work else _matching(source)) for source in listed]
@@ -121,9 +125,11 @@ def make_plan(
         source, infos = found[index]
         base = storage.fixed_part(source.path)
         for info in infos:
-            if info.path in taken:
-                raise ValueError(f"{info.path} matches two sources, {taken[info.path]} and {source.name}; narrow a pattern")
-            taken[info.path] = source.name
+            place = info.path if storage.is_remote(info.path) else os.path.realpath(info.path)
+            if place in taken:
+                raise ValueError(f"{info.path} is met twice, in {taken[place]} and {source.name}; narrow a pattern")
+            taken[place] = source.name
+            _check_name(info.path)
             is_whole = source.streaming or info.path == base
             relative = os.path.basename(info.path) if is_whole else storage.relative(info.path, base)
             files.append(InputFile(len(files), source.name, relative, _format(source, info), info))
@@ -144,6 +150,13 @@ def first_pass_settings(recipe: Recipe) -> list[object]:
         settings = stage.observed_settings() if isinstance(stage, GlobalStage) else plain
         stages.append([stage.name, type(stage).__name__, stage.version, settings, stage.library_versions()])
     return [unicodedata.unidata_version, stages, recipe.max_document_bytes, recipe.seed, recipe.output.split, keep_columns(recipe)]
+
+
+def _placed(source: Source) -> Source:
+    """The source with a path that does not depend on the working directory; the name of a data set on a hub is none."""
+    if source.format == "huggingface" and not storage.exists(source.path):
+        return source
+    return replace_source(source, path=storage.absolute(source.path))
 
 
 def _matching(source: Source) -> list[storage.FileInfo]:
@@ -176,10 +189,10 @@ def _fall_back(recipe: Recipe, input_path: str | None) -> tuple[list[Source], li
     patterns = ", ".join(source.path for source in recipe.sources)
     if input_path is None:
         raise ValueError(f"no file matches {patterns}")
-    name = os.path.basename(input_path.rstrip("/")).split(".")[0].replace("@", "_").replace("*", "") or "input"
+    name = re.sub(r"[\s/@*?\x00-\x1f\x7f\ud800-\udfff]", "_", os.path.basename(input_path.rstrip("/")).split(".")[0]) or "input"
     template = recipe.sources[0]
     plain = {"format": None, "priority": 0, "by": None, "split": None, "streaming": False}
-    source = replace_source(template, name=name.strip() or "input", path=input_path, **plain)
+    source = replace_source(template, name=name, path=input_path, **plain)
     if formats.is_dataset_directory(input_path):
         source = replace_source(source, format="huggingface")
         infos = [formats.dataset_info(input_path, split) for split in formats.dataset_splits(input_path)]
@@ -217,13 +230,21 @@ def _first_rows_have(source: Source, infos: list[storage.FileInfo], path: str, m
 
 
 def _unmatched(input_path: str | None, taken: dict[str, str], sources: list[Source]) -> list[str]:
-    if input_path is None or any(character in input_path for character in "*?["):
-        return []
-    if any(path == input_path for path in taken):
+    if input_path is None or storage.is_pattern(input_path) or (len(taken) == 1 and storage.is_file(input_path)):
         return []
     datasets = tuple(source.path.rstrip("/") + "/" for source in sources if source.format == "huggingface")
     infos = storage.list_files(input_path)
-    return [info.path for info in infos if info.path not in taken and not info.path.startswith(datasets)]
+    places = [info.path if storage.is_remote(info.path) else os.path.realpath(info.path) for info in infos]
+    pairs = zip(places, infos, strict=True)
+    return [info.path for place, info in pairs if place not in taken and not info.path.startswith(datasets)]
+
+
+def _check_name(path: str) -> None:
+    """Ids and tables hold file names as UTF-8. Raises ValueError."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of the file {path!a} is not UTF-8; rename it") from None
 
 
 def _unit_bytes(raw_bytes: int) -> int:

@@ -12,7 +12,7 @@ from curation.engine.run_folder import RunFolder
 from curation.stages import GlobalStage
 from curation.stages.minhash import MinHash
 
-WORKER_BYTES = 3 * 2**29  # 1.5 GB: what a worker needs at most with the default part size, measured
+WORKER_BYTES = 1_500_000_000  # what a worker needs at most with the default part size, measured
 MINIMUM_WORKER_BYTES = 750_000_000
 UNION_FIND_BYTES = 110  # measured, for each document that shares a key with another
 _DOCUMENT_BYTES = 3000  # raw bytes a document, to guess their number: RedPajama-1T has 5 kB on average, C4 2 kB
@@ -34,7 +34,7 @@ def partitions_for(records: int, worker_bytes: int) -> int:
 
     It does not depend on the number of workers, so that a run goes on under another number without sorting anew.
 
-    >>> partitions_for(1_000_000, 3 * 2**29), partitions_for(10**12, 3 * 2**29)
+    >>> partitions_for(1_000_000, 1_500_000_000), partitions_for(10**12, 1_500_000_000)
     (8, 4096)
     """
     wanted = max(-(-records * 64 // (worker_bytes // 2)), min(8, -(-records // 100_000)), 1)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from curation import storage
+from curation.documents import RESERVED_COLUMNS
 from curation.stages import Settings, Stage, stage_class, stage_names
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -25,14 +28,22 @@ class Source(BaseModel):
     name: str = Field(pattern=r"^[^/@\s\x00-\x1f][^/@\x00-\x1f]*$")
     path: str
     format: Literal["jsonl", "parquet", "huggingface"] | None = None  # None: from the file's suffix
-    priority: int = 0  # order of sources, lowest first; then the recipe's order
+    priority: int = Field(0, ge=-(2**31), lt=2**31)  # order of sources, lowest first; then the recipe's order
     text: str = "text"
     id: str | None = None
     subset: str | None = None
     by: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
     split: str | None = None  # of a Hugging Face data set
     streaming: bool = False  # read a Hugging Face data set as a stream (it is copied into work/ first)
+
+    @field_validator("columns")
+    @classmethod
+    def _own_names(cls, value: dict[str, str]) -> dict[str, str]:
+        taken = sorted(set(value) & RESERVED_COLUMNS)
+        if taken:
+            raise ValueError(f"{taken[0]!r} is a column that every document has; choose another name")
+        return value
 
     @model_validator(mode="after")
     def _data_set_options(self) -> Source:
@@ -53,7 +64,7 @@ class Output(BaseModel):
     @field_validator("split")
     @classmethod
     def _shares(cls, value: dict[str, float]) -> dict[str, float]:
-        if any(share < 0 for share in value.values()) or sum(value.values()) > 1:
+        if not all(0 <= share <= 1 for share in value.values()) or sum(value.values()) > 1:
             raise ValueError(f"shares must be at least 0 and sum to at most 1, not {value}")
         return value
 
@@ -78,6 +89,14 @@ class Recipe(BaseModel):
         names = [source.name for source in value]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources have the same name: {sorted(n for n in names if names.count(n) > 1)[0]}")
+        return value
+
+    @field_validator("stages")
+    @classmethod
+    def _annotates_once(cls, value: list[Stage]) -> list[Stage]:
+        annotating = [stage.name for stage in value if getattr(stage.settings, "action", "") == "annotate"]
+        if len(annotating) > 1:
+            raise ValueError(f"{' and '.join(annotating)} would write the same columns; only one stage may annotate")
         return value
 
     @property
@@ -134,12 +153,14 @@ def parse_recipe(text: str, where: str, input_path: str | None, settings: dict[s
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply for a recipe") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not valid YAML: {error}") from None
     lines = _Lines(root, where)
     if not isinstance(plain, dict):
         raise ValueError(f"{where}: a recipe is a mapping with name, sources and stages")
-    _refuse_repeated_keys(root, where)
+    _refuse_repeated_keys(root, where, set())
     _check_keys(plain, Recipe, (), lines)
     _check_sources(plain, input_path, lines)
     plain["output"] = plain.get("output") or {}
@@ -169,7 +190,10 @@ def _check_sources(plain: dict[str, Any], input_path: str | None, lines: _Lines)
         if isinstance(path, str) and "{input}" in path:
             if input_path is None:
                 raise ValueError(f"{lines.where}: the recipe reads {path!r}: give --input")
-            source["path"] = path.replace("{input}", input_path.rstrip("/")) or "/"
+            # An existing folder is meant as it is written, even with a `[` in its name.
+            place = input_path if storage.is_pattern(input_path) or storage.is_remote(input_path) else glob.escape(input_path)
+            alone = path == "{input}"
+            source["path"] = path.replace("{input}", (input_path if alone else place).rstrip("/")) or "/"
             uses_input = True
     if input_path is not None and not uses_input:
         raise ValueError(
@@ -237,11 +261,16 @@ def _check_keys(mapping: Any, model: type[BaseModel], path: tuple[Any, ...], lin
             raise ValueError(f"{lines.at((*path, key))}: unknown key {key!r}{near}")
 
 
-def _refuse_repeated_keys(node: yaml.Node | None, where: str) -> None:
-    """YAML readers keep the last of two equal keys without a word."""
+def _refuse_repeated_keys(node: yaml.Node | None, where: str, met: set[int]) -> None:
+    """YAML readers keep the last of two equal keys without a word; and aliases can make a small file endless."""
+    if node is None:
+        return
+    if id(node) in met:
+        raise ValueError(f"{where}, line {node.start_mark.line + 1}: anchors and aliases are not read; write it out")
+    met.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            _refuse_repeated_keys(child, where)
+            _refuse_repeated_keys(child, where, met)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -249,7 +278,7 @@ def _refuse_repeated_keys(node: yaml.Node | None, where: str) -> None:
                 if key.value in seen:
                     raise ValueError(f"{where}, line {key.start_mark.line + 1}: {key.value!r} is given twice")
                 seen.add(key.value)
-            _refuse_repeated_keys(value, where)
+            _refuse_repeated_keys(value, where, met)
 
 
 def _stage_entry(entry: Any, index: int, lines: _Lines) -> _StageEntry:

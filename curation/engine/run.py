@@ -86,7 +86,7 @@ def run_recipe(
     RuntimeError when the run failed. The same command goes on where any of them, or a kill, stopped it.
     """
     started = time.monotonic()
-    folder = RunFolder.at(output.rstrip("/") or "/", options.work)
+    folder = RunFolder.at(output, options.work)
     check_places([*([input_path] if input_path else []), *(source.path for source in recipe.sources)], folder)
     # An input that grows keeps its units, so that what was read of it stays valid.
     unit_bytes = None if options.fresh else (folder.read("run.json") or {}).get("unit_bytes")
@@ -103,6 +103,8 @@ def run_recipe(
             plan = make_plan(recipe, input_path, unit_bytes, folder.work, options.limit)
         plan = limited(plan, options.limit)
         key = _run_key(plan, options.limit)
+        for line in _remarks(plan, recipe):
+            progress.note(line)
         if earlier is not None and earlier["status"] == "publishing":
             publish(folder)
             earlier = folder.read("run.json")
@@ -116,12 +118,23 @@ def run_recipe(
             storage.remove_temporaries(place)
         if not storage.is_remote(folder.output):
             progress.attach_log(storage.join(folder.output, "log.txt"))
-        description = describe_run(plan, input_path, options.limit, key)
+        description = describe_run(plan, input_path, options.limit, key, folder.work)
         runner = TaskRunner(folder, progress, options.executor, options.address, options.workers)
         try:
             return _Driver(plan, options, runner).run(description, warnings, started)
         finally:
             runner.close()
+
+
+def _remarks(plan: Plan, recipe: Recipe) -> list[str]:
+    """What a person should know of the input before hours of work."""
+    remarks = []
+    if not set(plan.sources) & {source.name for source in recipe.sources}:
+        remarks.append(f"no file matches the recipe's sources: all files are read as one source, {', '.join(plan.sources)}")
+    if plan.unmatched:
+        n, first = len(plan.unmatched), plan.unmatched[0]
+        remarks.append(f"{n:,} file{'s' if n > 1 else ''} of the input match no source and will not be read, the first: {first}")
+    return remarks
 
 
 def _run_key(plan: Plan, limit: int | None) -> str:
@@ -191,6 +204,7 @@ class _Driver:
             warnings=warnings,
             tasks=self.runner.tasks,
             seconds=self.runner.seconds,
+            raw_bytes_read=self.runner.raw_bytes_read,
             total_seconds=time.monotonic() - started,
             peak_memory=self.runner.peak_memory(),
             workers=self.runner.workers,

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from curation import storage
-from curation.engine.ledger import task_key
+from curation.engine.ledger import ledger_root, task_key
 from curation.engine.lock import LOCK_NAME, locked
 from curation.engine.plan import Plan
 
@@ -38,6 +38,7 @@ class RunFolder:
     @classmethod
     def at(cls, output: str, work: str | None) -> RunFolder:
         """`work` None: DIR/work, or a folder on local disk when DIR is in an object store."""
+        output, work = storage.absolute(output), work and storage.absolute(work)
         if work is None and storage.is_remote(output):
             work = os.path.join(tempfile.gettempdir(), f"curate-work-{task_key(output)[:16]}")
         return cls(output, work or storage.join(output, "work"))
@@ -143,6 +144,9 @@ def check_not_foreign(folder: RunFolder) -> None:
         foreign = [name for name in RESULT_FOLDERS if storage.exists(storage.join(folder.output, name))]
         if foreign:
             raise ValueError(f"{folder.output} holds {foreign[0]}/ but no run.json, so no run made it; give another folder")
+    owner = ledger_root(folder.ledger)
+    if owner is not None and owner != folder.output and storage.exists(storage.join(owner, "run.json")):
+        raise ValueError(f"the work folder {folder.work} belongs to the run in {owner}; give another --work")
     made_by_a_run = folder.read("run.json") is not None and not folder.work_is_elsewhere
     if not made_by_a_run and not storage.is_remote(folder.work) and not os.path.exists(folder.ledger):
         foreign = [name for name in _listed(folder.work) if name != "spool"]
@@ -173,14 +177,16 @@ def check_same_run(earlier: dict[str, Any] | None, folder: RunFolder, plan: Plan
             f"not {', '.join(sorted(plan.sources))}; {remedy}"
         )
     if earlier.get("limit") != limit:
-        asked = "no --limit" if limit is None else f"--limit {limit}"
-        raise ValueError(f"{folder.output} holds a run with limit {earlier.get('limit')}, not {asked}; {remedy}")
+        before_limit, asked = (
+            "over the whole input" if n is None else f"with --limit {n}" for n in (earlier.get("limit"), limit)
+        )
+        raise ValueError(f"{folder.output} holds a run {before_limit}, not {asked}; {remedy}")
     before = {tuple(entry[:2]) for entry in earlier["input"]["files"]}
     if before and not plan.streamed and not any((file.source, file.relative) in before for file in plan.files):
         raise ValueError(f"{folder.output} holds a run over other files: none of today's input is among them; {remedy}")
 
 
-def describe_run(plan: Plan, input_path: str | None, limit: int | None, key: str) -> dict[str, Any]:
+def describe_run(plan: Plan, input_path: str | None, limit: int | None, key: str, work: str) -> dict[str, Any]:
     """The part of run.json that is known before anything runs."""
     files = [[f.source, f.relative, f.info.size, f.info.etag, f.info.mtime_ns] for f in plan.files]
     return {
@@ -190,6 +196,7 @@ def describe_run(plan: Plan, input_path: str | None, limit: int | None, key: str
         "recipe": plan.recipe.resolved(),
         "sources": list(plan.sources),
         "limit": limit,
+        "work": work,
         "unit_bytes": plan.unit_bytes,
         "input": {"path": input_path, "files": files},
         "versions": versions(),
@@ -236,8 +243,12 @@ def results_are_there(run: dict[str, Any], folder: RunFolder) -> bool:
 def clean(output: str, work: str | None = None) -> dict[str, int]:
     """Drop the work folder of a run; {"files", "bytes"} that were freed. ValueError when `output` holds no run."""
     folder = RunFolder.at(output, work)
-    if folder.read("run.json") is None:
+    run = folder.read("run.json")
+    if run is None:
         raise ValueError(f"{output} holds no run (no run.json)")
+    elsewhere = RunFolder(folder.output, run.get("work") or folder.work)
+    if work is None and ledger_root(elsewhere.ledger) == folder.output:
+        folder = elsewhere
     with locked(folder.output):
         run = folder.read("run.json")
         if run is not None and run["status"] == "publishing":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
@@ -25,6 +26,7 @@ class TaskRunner:
         self.ledger = Ledger(folder.ledger, folder.output)
         self.tasks = {"planned": 0, "run": 0, "reused": 0}
         self.seconds: dict[str, float] = {}
+        self.raw_bytes_read = 0  # decompressed bytes that the first pass of this very run read
         self._how = executor, address, workers
         self._executor: Executor | None = None
 
@@ -34,6 +36,10 @@ class TaskRunner:
         if self._executor is None:
             started = time.monotonic()
             self._prepare_kernels()
+            kind, address, _ = self._how
+            address = address or os.environ.get("RAY_ADDRESS")
+            if kind == "ray" and address:
+                self.progress.note(f"joining the Ray cluster at {address}")
             self._executor = make_executor(*self._how)
             self.seconds["start"] = time.monotonic() - started
         return self._executor
@@ -89,6 +95,7 @@ class TaskRunner:
                 self.ledger.commit(tasks[index][0], step, result)
                 results[index] = result
                 self._advance(result, raw_bytes[index] if raw_bytes else 0)
+                self.raw_bytes_read += sum(part["raw_bytes"] for part in result.get("parts", ()))
         self.ledger.sync()
         self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - clock
         return [result for result in results if result is not None]

@@ -64,7 +64,7 @@ def _column(table: pa.RecordBatch, name: str) -> pa.Array:
 
 def missing_column_reason(name: str, names: Iterable[str]) -> str:
     """The reason of a table without a column."""
-    return f"no column {name!r}; the columns are {', '.join(names)}"
+    return f"no column {name!r}; the columns are {', '.join(names)}; name the right one in the recipe's source"
 
 
 def _texts(array: pa.Array, name: str, maximum_bytes: int) -> tuple[pa.LargeStringArray, dict[int, tuple[str, bytes]]]:

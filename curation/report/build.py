@@ -15,7 +15,10 @@ _LARGE_COMPONENT_SHARE = 0.001
 _LARGE_COMPONENT_DOCUMENTS = 100
 _LARGE_LOSS_SHARE = 0.9
 _EXAMPLES = 5
-_OPEN = 'import pyarrow.dataset as d; print(d.dataset("{}/documents/train").head(5).to_pandas())'
+_OPEN = {
+    "parquet": 'import pyarrow.dataset as d; print(d.dataset("{}/documents/train").head(5).to_pandas())',
+    "jsonl.zst": 'import datasets as d; print(d.load_dataset("json", data_files="{}/documents/train/*.zst", split="train"))',
+}
 
 
 def build_report(
@@ -30,6 +33,7 @@ def build_report(
     warnings: list[str],
     tasks: dict[str, int],
     seconds: dict[str, float],
+    raw_bytes_read: int,
     total_seconds: float,
     peak_memory: dict[str, int],
     workers: int,
@@ -76,14 +80,14 @@ def build_report(
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
         "total_seconds": round(total_seconds, 3),
         "raw_bytes": raw_bytes,
-        "mb_per_second": round(raw_bytes / 1e6 / total_seconds, 2) if total_seconds else 0.0,
+        "mb_per_second": round(raw_bytes_read / 1e6 / total_seconds, 2) if total_seconds else 0.0,
         "text_reads": 2,
         "text_writes": 1,
         "output_files": len(outputs),
         "output_bytes": sum(entry["bytes"] for entry in outputs),
         "commands": {
             "resume": resume_command(plan, input_path, output),
-            "open": f"{shlex.quote(sys.executable)} -c {shlex.quote(_OPEN.format(output))}",
+            "open": f"{shlex.quote(sys.executable)} -c {shlex.quote(_OPEN[plan.recipe.output.format].format(output))}",
         },
     }
 

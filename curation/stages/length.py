@@ -8,6 +8,7 @@ that remain included; its README says that spaces are not counted. We follow the
 from __future__ import annotations
 
 import numpy as np
+from pydantic import Field
 
 from curation.documents import DocumentBatch
 from curation.stages import MapResult, MapStage, Settings
@@ -16,7 +17,7 @@ from curation.stages import MapResult, MapStage, Settings
 class LengthSettings(Settings):
     """Settings of `length`."""
 
-    minimum_characters: int = 200  # slimpajama/main.py passes threshold=200
+    minimum_characters: int = Field(200, ge=0, lt=2**40)  # slimpajama/main.py passes threshold=200
 
 
 class Length(MapStage):

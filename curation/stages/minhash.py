@@ -10,6 +10,7 @@ s = 0.8 and 0.08 at s = 0.7, and components then chain pairs. `verify: exact` co
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -48,8 +49,10 @@ class MinHashSettings(Settings):
     @field_validator("keep")
     @classmethod
     def _known_keep_rules(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("keep: name at least one rule: first, longest, 'highest: COLUMN'")
         for rule in [value] if isinstance(value, str) else value:
-            if rule not in ("first", "longest") and not rule.startswith("highest:"):
+            if rule not in ("first", "longest") and not re.fullmatch(r"highest:\s*\S+", rule):
                 raise ValueError(f"keep: {rule!r} is none of first, longest, 'highest: COLUMN'")
         return value
 
@@ -58,6 +61,11 @@ class MinHashSettings(Settings):
         if self.bands * self.rows > self.permutations:
             raise ValueError(
                 f"bands x rows = {self.bands * self.rows} is more than permutations = {self.permutations}; lower one of the two"
+            )
+        if self.verify == "none" and "threshold" in self.model_fields_set and self.threshold != 0.8:
+            raise ValueError(
+                f"threshold {self.threshold} has no effect with `verify: none`, where bands and rows decide; "
+                "use `verify: exact`, or other bands and rows"
             )
         if self.verify == "exact" and self.bridge_removed:
             raise ValueError("verify: exact compares documents with retained ones; it cannot be used with bridge_removed")
