@@ -289,3 +289,12 @@ def test_a_missing_object_raises_an_error_that_names_it(place):
         piece = Piece(storage.join(place, name), formats.format_of(name))
         with pytest.raises(OSError, match=r"no\."):
             list(formats.read(piece, Columns(), maximum_document_bytes=2**20))
+
+
+def test_a_walk_ends_although_a_link_leads_back_up(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/1.jsonl").write_text("{}")
+    (tmp_path / "d/up").symlink_to("..")
+    (tmp_path / "self.jsonl").symlink_to("self.jsonl")
+    found = [storage.relative(info.path, str(tmp_path)) for info in storage.list_files(str(tmp_path))]
+    assert found == ["d/1.jsonl", "self.jsonl"]

@@ -181,7 +181,7 @@ files_case(
 )
 
 
-@case("an id that occurs twice")
+@case("an id that occurs twice, where the recipe names `id:`")
 def _(bench):
     bench.put({"a.jsonl": b'{"text":"a","id":"a"}\n{"text":"b","id":"b"}\n{"text":"c","id":"a"}\n'})
     bench.run(recipe=RECIPE.replace('**/*"', '**/*", id: id'))

@@ -342,3 +342,12 @@ def test_the_living_come_before_the_removed_in_keep_order():
     assert keep_order(members, ("longest",)).tolist() == [2, 3, 1, 0]
     assert keep_order(members, ("first",)).tolist() == [1, 2, 3, 0]
     assert keep_order(members, ("highest: stars", "longest")).tolist() == [2, 3, 1, 0]
+
+
+def test_exact_after_a_near_duplicate_stage_finds_no_copy_of_what_is_gone(bench, mixed_texts):
+    texts = mixed_texts(3, 12)
+    bench.write("a/1.jsonl", [*texts, *texts])
+    report = bench.run("out", bench.recipe("  - minhash: {}\n  - exact: {}\n"))
+    assert report["stages"]["minhash"]["removed_documents"] >= len(texts)
+    removed = bench.run("other", bench.recipe("  - exact: {}\n  - minhash: {}\n"))["documents"]["kept"]
+    assert report["documents"]["kept"] == removed

@@ -89,7 +89,8 @@ def test_keys_change_with_what_the_first_pass_does_and_not_with_what_comes_later
         return [unit.key for unit in planned(bench, **settings).units]
 
     before = keys()
-    unrelated: list[dict[str, Any]] = [{"minhash.keep": "longest"}, {"minhash.verify": "exact"}, {"minhash.threshold": 0.5}]
+    verified = {"minhash.verify": "exact", "minhash.threshold": 0.5}
+    unrelated: list[dict[str, Any]] = [{"minhash.keep": "longest"}, {"minhash.verify": "exact"}, verified]
     unrelated += [{"minhash.action": "annotate"}, {"output.format": "jsonl.zst"}, {"max_bad_fraction": 0.5}]
     for later in unrelated:
         assert keys(**later) == before
@@ -157,7 +158,7 @@ def test_files_that_match_no_source_are_named_and_a_file_in_two_sources_is_an_er
     touch(bench, "notes.txt", 5)
     assert [os.path.relpath(path, bench.input) for path in planned(bench).unmatched] == ["d/1.jsonl", "notes.txt"]
     sources = '  - {name: a, path: "{input}/a/**"}\n  - {name: b, path: "{input}/**"}\n'
-    with pytest.raises(ValueError, match="matches two sources, a and b"):
+    with pytest.raises(ValueError, match="is met twice, in a and b"):
         planned(bench, bench.recipe(sources=sources))
 
 
@@ -175,3 +176,34 @@ def test_pieces_of_one_file_hold_its_lines_once(bench, mixed_texts):
         expected.append((position, json.loads(line)["text"]))
         position += len(line)
     assert read == expected
+
+
+def test_a_file_that_two_sources_spell_differently_is_an_error(bench):
+    touch(bench, "a/1.jsonl", 5)
+    (bench.folder / "link").symlink_to(bench.input / "a")
+    for other in (f"{bench.input}//a/./1.jsonl", f"{bench.folder}/link/1.jsonl"):
+        sources = f"  - {{name: one, path: '{{input}}/a/*.jsonl'}}\n  - {{name: two, path: '{other}'}}\n"
+        with pytest.raises(ValueError, match="is met twice, in one and two"):
+            planned(bench, bench.recipe(sources=sources))
+
+
+def test_a_file_name_that_is_not_utf8_is_named(bench):
+    touch(bench, "a/1.jsonl", 5)
+    os.rename(bench.input / "a/1.jsonl", os.fsencode(bench.input / "a") + b"/\xff.jsonl")
+    with pytest.raises(ValueError, match=r"udcff.jsonl' is not UTF-8"):
+        planned(bench)
+
+
+def test_an_existing_folder_with_glob_characters_is_meant_as_it_is_written(bench):
+    for folder in ("x[ab]", "xa"):
+        touch(bench, f"{folder}/a/{len(folder)}.jsonl", 5)
+    given = str(bench.input / "x[ab]")
+    plan = make_plan(load_recipe(str(bench.recipe()), given), given)
+    assert [file.info.path for file in plan.files] == [f"{given}/a/5.jsonl"]
+
+
+def test_paths_of_a_plan_hold_for_processes_with_another_working_directory(bench, monkeypatch):
+    touch(bench, "a/1.jsonl", 5)
+    monkeypatch.chdir(bench.folder)
+    plan = make_plan(load_recipe(str(bench.recipe()), "input"), "input")
+    assert [file.info.path for file in plan.files] == [str(bench.input / "a/1.jsonl")]

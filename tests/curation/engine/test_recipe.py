@@ -188,3 +188,36 @@ def test_the_recipes_that_ship_hold_the_published_constants():
     verified = bands["slimpajama-verified"]
     assert (verified.verify, verified.threshold) == ("exact", 0.8)
     assert 1 - (1 - verified.threshold**verified.rows) ** verified.bands >= 0.99
+
+
+HEAD = "name: small\nsources: [{name: a, path: x.jsonl%s}]\nstages: [%s]\n"
+
+
+@pytest.mark.parametrize("name", ["id", "rank", "text", "meta", "n_duplicates", "is_kept"])
+def test_a_lifted_column_may_not_replace_one_that_every_document_has(name):
+    with pytest.raises(ValueError, match=f"'{name}' is a column that every document has"):
+        parse_recipe(HEAD % (f", columns: {{{name}: meta.k}}", "exact: {}"), "small.yaml", None, {})
+
+
+def test_only_one_stage_may_annotate():
+    stages = "minhash: {action: annotate}, minhash: {as: again, action: annotate}"
+    with pytest.raises(ValueError, match="minhash and again would write the same columns"):
+        parse_recipe(HEAD % ("", stages), "small.yaml", None, {})
+
+
+def test_a_threshold_without_verification_is_an_error_since_it_would_change_nothing():
+    with pytest.raises(ValueError, match="no effect with `verify: none`"):
+        parse_recipe(HEAD % ("", "minhash: {threshold: 0.9}"), "small.yaml", None, {})
+
+
+def test_aliases_are_refused_before_they_can_grow():
+    bomb = "name: &a [x]\n" + "".join(f"k{n}: &b{n} [*a, *a]\n" for n in range(3))
+    with pytest.raises(ValueError, match=r"line \d+: anchors and aliases are not read"):
+        parse_recipe(bomb, "bomb.yaml", None, {})
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_recipe("name: " + "[" * 5000, "deep.yaml", None, {})
+
+
+def test_shares_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="shares must be at least 0"):
+        parse_recipe(HEAD % ("", "exact: {}"), "small.yaml", None, {"output.split.test": float("nan")})
