@@ -6,6 +6,7 @@ never read as markup.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from curation.engine.progress import duration, printable
 # What a table may hold so that it fits 80 columns: cells of names and of headers, and columns for stages.
 _NAME_CELLS, _HEADER_CELLS, _STAGE_COLUMNS = 20, 9, 3
 _LARGEST_MATRIX, _MATRIX_CELLS = 8, 7  # sources, more are shown as a list of the largest pairs; cells of a column
+_PIPE_WIDTH = 120
 _MOST_ROWS = 20
 _MEMBERS_SHOWN = 3
 _EXAMPLES_SHOWN = 3
@@ -27,9 +29,11 @@ _EXAMPLES_SHOWN = 3
 
 def print_summary(report: dict[str, Any], console: Console | None = None) -> None:
     """Print what a finished run did; `report` is what report.json holds."""
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     for part in summary(report, console.width):
         console.print(part)
+    if not report.get("already_complete"):
+        console.print(Text(_verdict(report), style="bold"))  # again: the first line has scrolled away
     for purpose, command in report.get("commands", {}).items():
         # Not folded: a command must survive being copied.
         console.print(Text(f"{_COMMANDS.get(purpose, purpose)}:\n  {printable(command)}"), soft_wrap=True)
@@ -41,6 +45,8 @@ _COMMANDS = {"open": "Open the result", "resume": "Run it again, or after adding
 def summary(report: dict[str, Any], width: int = 80) -> Iterator[RenderableType]:
     """The parts of the summary, in order, all but the commands."""
     yield Text(_verdict(report), style="bold")
+    if report.get("already_complete"):
+        return
     for what in ("documents", "bytes"):
         yield Text()
         yield from _funnel(report, what)
@@ -261,8 +267,6 @@ def _quarantine(quarantine: dict[str, Any], width: int) -> Iterator[RenderableTy
 
 def _cost(report: dict[str, Any]) -> Iterator[RenderableType]:
     tasks, seconds = report["tasks"], report.get("total_seconds", 0.0)
-    if report.get("already_complete"):
-        return
     yield Text()
     parts = [f"{duration(seconds)} for {size(report.get('raw_bytes', 0))} of input"]
     parts.append(f"{report.get('mb_per_second', 0.0):,.1f} MB/s")
