@@ -450,23 +450,22 @@ def move(source: str, path: str) -> None:
     delete(source)
 
 
+SCRATCH_PREFIX = "curate-scratch-"  # of folders that a task makes and removes; a kill leaves them
+
+
 def remove_temporaries(directory: str) -> int:
     """Delete what commits of killed processes left below `directory`; how many. No commit may be under way there."""
     if is_remote(directory):
         return 0  # commits to object stores leave nothing there
     n_removed = 0
-    for parent, _, names in os.walk(_local(directory)):
+    for parent, folders, names in os.walk(_local(directory)):
+        for name in [name for name in folders if name.startswith(SCRATCH_PREFIX)]:
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
         for name in names:
             if _TEMPORARY.match(name):
                 os.unlink(os.path.join(parent, name))
                 n_removed += 1
     return n_removed
-
-
-def make_directory(path: str) -> None:
-    """Create a directory and its parents; object stores need none."""
-    if not is_remote(path):
-        os.makedirs(_local(path), exist_ok=True)
 
 
 def _make_parent(path: str) -> None:
@@ -477,7 +476,16 @@ def free_bytes(directory: str) -> int | None:
     """Free bytes on the disk that holds (or will hold) a local directory; None for an object store."""
     if is_remote(directory):
         return None
+    return shutil.disk_usage(_existing(directory)).free
+
+
+def on_same_disk(one: str, other: str) -> bool:
+    """Whether two local directories, there or yet to be made, are on one file system."""
+    return os.stat(_existing(one)).st_dev == os.stat(_existing(other)).st_dev
+
+
+def _existing(directory: str) -> str:
     place = os.path.abspath(_local(directory))
     while not os.path.exists(place):
         place = os.path.dirname(place)
-    return shutil.disk_usage(place).free
+    return place

@@ -148,7 +148,7 @@ def plan(
 
         loaded = load_recipe(recipe, input_path, parse_settings(settings or []))
         options = RunOptions(workers=workers, memory_per_worker_bytes=_bytes_of(memory_per_worker))
-        print_plan(plan_summary(make_plan(loaded, input_path), loaded, options))
+        print_plan(plan_summary(make_plan(loaded, input_path), options))
 
 
 @app.command()

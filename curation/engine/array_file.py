@@ -47,6 +47,7 @@ class ArrayFile:
         self.meta: dict[str, Any] = footer["meta"]
         self._index: dict[str, list[Any]] = footer["arrays"]
         self._whole: dict[str, np.ndarray] = {}
+        self.beside: dict[str, Any] = {}  # what was read of the files that stand beside this one
 
     def __contains__(self, name: str) -> bool:
         return name in self._index

@@ -1,7 +1,7 @@
 """Global decisions about duplicates: shuffle the records through storage, join what shares a key, choose what stays.
 
   edges        one task a partition of the key space: reads its slice of every part's records and leaves star edges
-  components   one task: union-find over all edges; memory is about 60 bytes for each document that has an edge
+  components   one task: union-find over all edges; memory is 110 bytes for each document that has an edge
   decisions    which documents go, and which one each of them duplicates
 
 With `verify: exact` the components only say what to compare (curation/engine/verify.py).

@@ -7,6 +7,7 @@ text, so memory does not grow with the file. For each part:
                  stage, its records sorted by key with an offset table of key prefixes
   KEY-N.texts    the texts that stages changed (Arrow IPC, LZ4: three times as fast as zstd here)
   KEY-N.bad      records that could not be read
+  KEY-N.ids      the input's own ids
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PREFIX_BITS = 12  # a segment's offset table has this many bits of the key: up t
 SPLITS = ("train", "validation", "test")
 _READ_ATTEMPTS = 5
 _SECONDS_BEFORE_RETRY = 0.2  # four times as long before each further one: 17 s in all
-_MOST_SOURCES = 1000
+MOST_SOURCES = 1000
 # The file is not there or not ours to read: no use in trying again. Anything else may pass, and must not cost documents.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _SAMPLE_BYTES = 2**18
@@ -115,7 +116,7 @@ class _Part:
             raise ValueError(f"{relative} is longer than the {MAXIMUM_POSITION} positions that a rank can number; split the file")
         original = DocumentBatch(batch.positions, batch.texts)
         documents, removed_by = self._through_stages(original)
-        self._changed(original, documents, removed_by)
+        self._keep_changed_texts(original, documents, removed_by)
         if not self.n_documents:
             self.compression_sample = _compressed(documents)
         codes = self._source_codes(batch)
@@ -135,7 +136,7 @@ class _Part:
             assert batch.details is not None
             column = pc.cast(batch.details.column(name), pa.float64())
             self.rows.add(f"column.{name}", column.to_numpy(zero_copy_only=False))
-        self._count(documents, codes, removed_by)
+        self._count(documents, codes)
         self.n_documents += n
 
     def _through_stages(self, documents: DocumentBatch) -> tuple[DocumentBatch, np.ndarray]:
@@ -155,15 +156,13 @@ class _Part:
                     self.records[stage.name].add(name, values)
         return documents, removed_by
 
-    def _changed(self, before: DocumentBatch, after: DocumentBatch, removed_by: np.ndarray) -> None:
-        changed = np.zeros(len(before), bool)
+    def _keep_changed_texts(self, before: DocumentBatch, after: DocumentBatch, removed_by: np.ndarray) -> None:
         if after.texts is not before.texts:
             changed = np.asarray(pc.not_equal(before.texts, after.texts)) & (removed_by == KEPT)
             rows = np.flatnonzero(changed)
             if len(rows):
                 columns = [pa.array(rows + self.n_documents, pa.uint32()), after.texts.take(pa.array(rows))]
                 self.texts.append(pa.record_batch(columns, schema=_TEXTS_SCHEMA))
-        self.rows.add("changed", changed)
 
     def _source_codes(self, batch: Batch) -> np.ndarray:
         """Each document's source as an index into this part's list of source names."""
@@ -177,15 +176,15 @@ class _Part:
 
     def _code(self, name: str) -> int:
         code = self.sources.setdefault(name, len(self.sources))
-        if code >= _MOST_SOURCES:
+        if code >= MOST_SOURCES:
             raise ValueError(
-                f"`by: {self.task.columns.by}` makes more than {_MOST_SOURCES} sources of {self.task.unit.source}; "
+                f"`by: {self.task.columns.by}` makes more than {MOST_SOURCES} sources of {self.task.unit.source}; "
                 "name a member with few values"
             )
         return code
 
-    def _count(self, documents: DocumentBatch, codes: np.ndarray, removed_by: np.ndarray) -> None:
-        """Documents and bytes of each source, in and removed by each map stage."""
+    def _count(self, documents: DocumentBatch, codes: np.ndarray) -> None:
+        """Documents and bytes of each source."""
         text_bytes = documents.text_bytes
         names = list(self.sources)
         for code in np.flatnonzero(np.bincount(codes)).tolist():
@@ -193,11 +192,6 @@ class _Part:
             mine = codes == code
             counter["documents"] += int(mine.sum())
             counter["bytes"] += int(text_bytes[mine].sum())
-            for index in np.flatnonzero(np.bincount(removed_by[mine], minlength=256)[:KEPT]).tolist():
-                gone = mine & (removed_by == index)
-                name = self.task.stages[index].name
-                counter[f"{name}.documents"] += int(gone.sum())
-                counter[f"{name}.bytes"] += int(text_bytes[gone].sum())
 
     def close(self) -> dict[str, Any]:
         """Commit the part's files; what the driver needs to know of it."""
@@ -224,7 +218,6 @@ class _Part:
             "n_documents": self.n_documents,
             "raw_bytes": self.raw_bytes,
             "text_bytes": int(arrays["text_bytes"][alive].sum()),
-            "changed_documents": int(arrays["changed"].sum()),
             "bad_records": len(self.bad),
             "lost_bytes": sum(record.lost_bytes for _, record in self.bad),
             "bad_record_bytes": sum(record.lost_bytes for _, record in self.bad if not record.is_rest),
@@ -243,7 +236,7 @@ class _Part:
     def _empty_columns(self) -> dict[str, np.ndarray]:
         """The columns of a part without documents."""
         kinds = {"position": np.uint64, "file": np.uint32, "text_bytes": np.uint32, "removed_by": np.uint8}
-        kinds |= {"split": np.uint8, "source": np.uint16, "changed": bool}
+        kinds |= {"split": np.uint8, "source": np.uint16}
         return {name: np.zeros(0, kind) for name, kind in kinds.items()}
 
     def _map_stages(self) -> list[tuple[int, str]]:

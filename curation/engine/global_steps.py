@@ -124,7 +124,8 @@ class GlobalSteps:
         before = [decision.key for decision in decided]
         settings = stage.settings.model_dump(mode="json")
         # What an exact stage removes has the same keys as what it keeps; what a near-duplicate stage removes has others.
-        near = any(isinstance(self.stages[decision.index], MinHash) for decision in decided)
+        bridges = isinstance(stage, MinHash) and stage.settings.bridge_removed
+        near = not bridges and any(isinstance(self.stages[decision.index], MinHash) for decision in decided)
         edges_key = task_key(
             "edges of", self.inputs.key, stage.name, stage.observed_settings(), before if near else None
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from curation import storage
 from curation.engine.decide import write_segments
+from curation.engine.first_pass import MOST_SOURCES
 from curation.engine.ledger import task_key
 from curation.engine.parts import Part, write_parts
 from curation.engine.plan import Plan
@@ -56,5 +57,7 @@ def number_inputs(plan: Plan, units: list[dict[str, Any]], work: str) -> Inputs:
     content = [[unit.key, result["digests"] or result["modified_ns"]] for unit, result in zip(plan.units, units, strict=True)]
     order = [[file.source, file.relative] for file in plan.files]
     named = {name for count in counts for name in count["sources"]}
+    if len(named) > MOST_SOURCES:
+        raise ValueError(f"`by` makes {len(named):,} sources, more than {MOST_SOURCES:,}; name a member with few values")
     planned = [name for name in plan.sources if name in named]
     return Inputs(parts, counts, task_key(content, order), (*planned, *sorted(named - set(planned))))

@@ -45,8 +45,9 @@ class Part:
     def ids(self, arrays: ArrayFile, rows: np.ndarray) -> list[str]:
         """Ids of `rows` (int64): the input's own where it has a column for them."""
         if "ids" in arrays.meta["beside"]:
-            column = read_ipc(f"{self.path}.ids").read_all()["id"].combine_chunks()
-            return column.take(pa.array(rows)).to_pylist()
+            if "ids" not in arrays.beside:  # asked for once a batch
+                arrays.beside["ids"] = read_ipc(f"{self.path}.ids").read_all()["id"].combine_chunks()
+            return arrays.beside["ids"].take(pa.array(rows)).to_pylist()
         files, positions = arrays.whole("file")[rows].tolist(), arrays.whole("position")[rows].tolist()
         relative = [file.relative for file in self.unit.files]
         return [document_id(self.unit.source, relative[f], p) for f, p in zip(files, positions, strict=True)]

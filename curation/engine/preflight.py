@@ -16,6 +16,7 @@ WORKER_BYTES = 1_500_000_000  # what a worker needs at most with the default par
 MINIMUM_WORKER_BYTES = 750_000_000
 UNION_FIND_BYTES = 110  # measured, for each document that shares a key with another
 _DOCUMENT_BYTES = 3000  # raw bytes a document, to guess their number: RedPajama-1T has 5 kB on average, C4 2 kB
+_ROW_BYTES = 8 + 4 + 4 + 1 + 1 + 2  # position, file, text bytes, removed by, split, source
 _RECORD_BYTES = 12  # a key and a row, in the first pass's files
 _OUTPUT_SHARE = 0.45  # output bytes a raw byte: Parquet with zstd of English text, nothing removed
 _TEXT_SHARE = 0.10  # texts that normalisation changed, as a share of raw (2 % on English, 10 % on many languages)
@@ -70,7 +71,7 @@ def estimate(plan: Plan, folder: RunFolder, workers: int, worker_bytes: int) -> 
             "union_find_per_document": UNION_FIND_BYTES,
         },
         "disk_bytes": {
-            "work": int(raw * _TEXT_SHARE) + documents * 21 + records * _RECORD_BYTES,
+            "work": int(raw * _TEXT_SHARE) + documents * _ROW_BYTES + records * _RECORD_BYTES,
             "output": int(raw * _OUTPUT_SHARE),
         },
         "disk_free_bytes": {"work": storage.free_bytes(folder.work), "output": storage.free_bytes(folder.output)},
@@ -87,12 +88,13 @@ def check(needed: dict[str, Any], folder: RunFolder) -> list[str]:
     warnings = []
     disk, free = needed["disk_bytes"], dict(needed["disk_free_bytes"])
     wanted = dict(disk)
-    if free["work"] is not None and free["work"] == free["output"]:  # most likely one file system
+    if free["work"] is not None and free["output"] is not None and storage.on_same_disk(folder.work, folder.output):
         wanted = {"output": disk["work"] + disk["output"]}
+    goes_on = storage.exists(folder.ledger)  # part of what is needed is there already: only warn
     for place, n_bytes in wanted.items():
         have = free[place]
         path = folder.work if place == "work" else folder.output
-        if have is not None and have < n_bytes // 2:
+        if have is not None and have < n_bytes // 2 and not goes_on:
             raise ValueError(
                 f"not enough disk: the run needs about {_size(n_bytes)} at {path}, which has {_size(have)} free; "
                 "free some, or give another --output or --work"

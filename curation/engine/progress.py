@@ -7,6 +7,7 @@ log of a day's run can be read.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,8 +137,11 @@ class Progress:
         if log_path is not None:
             self.attach_log(log_path)
 
-    def attach_log(self, path: str) -> None:
-        """Append all further lines, and those since the start, to the local file `path`."""
+    def attach_log(self, path: str | None) -> None:
+        """Append all further lines, and those since the start, to the local file `path`; None: there will be no log."""
+        if self._log is not None:
+            self._log.close()
+        path = path or os.devnull
         self._log = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - open as long as the run
         waiting, self._unlogged = self._unlogged, []
         self._write_log(waiting)

@@ -70,9 +70,8 @@ class RunOptions:
         return 1 if self.executor == "inline" else self.workers or available_cpus()
 
 
-def plan_summary(plan: Plan, recipe: Recipe, options: RunOptions, output: str = "out") -> dict[str, Any]:
+def plan_summary(plan: Plan, options: RunOptions, output: str = "out") -> dict[str, Any]:
     """What `curate plan` shows: files, tasks, memory, disk, requests; nothing is run."""
-    del recipe  # the plan holds it
     folder = RunFolder.at(output, options.work)
     return preflight.estimate(plan, folder, options.expected_workers, options.worker_bytes)
 
@@ -116,8 +115,7 @@ def run_recipe(
         warnings = preflight.check(needed, folder)
         for place in (folder.work, folder.staging):
             storage.remove_temporaries(place)
-        if not storage.is_remote(folder.output):
-            progress.attach_log(storage.join(folder.output, "log.txt"))
+        progress.attach_log(None if storage.is_remote(folder.output) else storage.join(folder.output, "log.txt"))
         description = describe_run(plan, input_path, options.limit, key, folder.work)
         runner = TaskRunner(folder, progress, options.executor, options.address, options.workers)
         try:
@@ -152,7 +150,7 @@ def _naming_full_disks(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        places = folder.output if folder.work.startswith(folder.output) else f"{folder.output} or of {folder.work}"
+        places = folder.output if not folder.work_is_elsewhere else f"{folder.output} or of {folder.work}"
         raise OSError(
             error.errno, f"no space left on the disk of {places}; free some and start the same command again"
         ) from error

@@ -86,7 +86,7 @@ class RunFolder:
             os.unlink(self.ledger)
         for name in RESULT_FOLDERS:
             storage.delete_tree(storage.join(self.output, name))
-        for name in ("run.json", "report.json"):
+        for name in ("report.json", "run.json"):
             if storage.exists(storage.join(self.output, name)):
                 storage.delete(storage.join(self.output, name))
 
@@ -94,7 +94,8 @@ class RunFolder:
 def _clear(directory: str) -> None:
     """Empty a work folder, but for the locks of this very run."""
     if storage.is_remote(directory):
-        storage.delete_tree(directory)
+        for info in storage.list_files(directory):  # which leaves out names that start with a dot
+            storage.delete(info.path)
         return
     for name in os.listdir(directory) if os.path.isdir(directory) else []:
         path = os.path.join(directory, name)

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from curation import storage
 from curation.engine.array_file import ArrayFile
 from curation.engine.document_files import SUFFIXES, DocumentFile
-from curation.engine.first_pass import BAD_SCHEMA, KEPT, SPLITS, read_ipc
+from curation.engine.first_pass import KEPT, SPLITS, read_ipc
 from curation.engine.parts import Part, Rows, read_rows
+from curation.engine.quarantine import write_quarantine
 from curation.engine.removal_log import RemovalLog
 from curation.formats.records import Columns
 from curation.stages import Stage
@@ -258,16 +257,10 @@ def _write_kept(part: DecidedPart, rows: Rows, files: _Files) -> None:
 
 
 def _quarantine(task: SecondPassTask) -> str | None:
-    batches = []
-    for part in task.parts:
-        if "bad" in part.arrays().meta["beside"]:
-            reader = read_ipc(f"{part.path}.bad")
-            batches += [reader.get_batch(index) for index in range(reader.num_record_batches)]
-    if not batches:
+    if not any("bad" in part.arrays().meta["beside"] for part in task.parts):
         return None
     path = f"{task.output}-quarantine.parquet"
-    with storage.commit(path) as temporary:
-        pq.write_table(pa.Table.from_batches(batches, BAD_SCHEMA), temporary, compression="zstd")
+    write_quarantine(list(task.parts), path)
     return path
 
 

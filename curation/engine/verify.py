@@ -140,7 +140,7 @@ class CoverTask:
 
 def cover(task: CoverTask) -> dict[str, Any]:
     """Compare the partition's documents in keep order; leaves (number, kept number, similarity) of what goes."""
-    with tempfile.TemporaryDirectory(prefix="curate-verify-", dir=task.scratch) as scratch:
+    with tempfile.TemporaryDirectory(prefix=storage.SCRATCH_PREFIX, dir=task.scratch) as scratch:
         numbers, places, keys, sets, offsets = _load(task, os.path.join(scratch, "sets"))
         order = np.argsort(places).astype(np.int64)
         kept_by, similarity, past_limit = greedy_cover(

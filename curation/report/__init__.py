@@ -1,1 +1,1 @@
-"""What a run tells people: the terminal summary."""
+"""What a run tells people: report.json and the summary on the terminal."""

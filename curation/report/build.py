@@ -40,11 +40,11 @@ def build_report(
     limit: int | None,
     format_version: int,
 ) -> dict[str, Any]:
-    """Join the counts of all tasks; the keys are listed in the documentation of report.json."""
+    """Join the counts of all tasks."""
     parts = [part for unit in units for part in unit["parts"]]
     excerpts = {number: text for result in written for number, text in result["excerpts"].items()}
     sources = _sources(plan, parts, written)
-    stages = _stages(plan.recipe.built, sources, written)
+    stages = _stages(plan.recipe.built, sources)
     for stage, result in decided:
         stages[stage.name] |= _global_details(stage, result, excerpts)
     for entry in sources.values():
@@ -81,12 +81,9 @@ def build_report(
         "total_seconds": round(total_seconds, 3),
         "raw_bytes": raw_bytes,
         "mb_per_second": round(raw_bytes_read / 1e6 / total_seconds, 2) if total_seconds else 0.0,
-        "text_reads": 2,
-        "text_writes": 1,
         "output_files": len(outputs),
         "output_bytes": sum(entry["bytes"] for entry in outputs),
         "commands": {
-            "resume": resume_command(plan, input_path, output),
             "open": f"{shlex.quote(sys.executable)} -c {shlex.quote(_OPEN[plan.recipe.output.format].format(output))}",
         },
     }
@@ -101,12 +98,6 @@ _EMPTY_SOURCE = {
     "removed_bytes": 0,
     "quarantined_records": 0,
 }
-
-
-def resume_command(plan: Plan, input_path: str | None, output: str) -> str:
-    """The command that goes on with the run, or says that it is done."""
-    given = f" --input {shlex.quote(input_path)}" if input_path else ""
-    return f"curate run {plan.recipe.name}{given} --output {shlex.quote(output)}"
 
 
 def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -135,9 +126,7 @@ def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, An
     return {name: entry for name, entry in sources.items() if entry["documents_in"] or name in plan.sources}
 
 
-def _stages(
-    stages: list[Stage], sources: dict[str, dict[str, Any]], written: list[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def _stages(stages: list[Stage], sources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What each stage was given and what it removed, by source; what was quarantined reaches no stage."""
     table: dict[str, dict[str, Any]] = {}
     left = {
