@@ -151,10 +151,12 @@ def join_files(task: JoinTask) -> dict[str, Any]:
     try:
         for path in task.paths:
             with storage.open_read(path) as source:
-                for batch in pq.ParquetFile(source, pre_buffer=False).iter_batches():
-                    joined.write(batch)
-        (file,) = joined.close()
+                file = pq.ParquetFile(source, pre_buffer=False)
+                for group in range(file.num_row_groups):
+                    for batch in file.read_row_group(group).to_batches():
+                        joined.write(batch)
+        (written,) = joined.close()
     except BaseException as error:
         joined.abandon(error)
         raise
-    return {"outputs": [task.output], "bytes": file["bytes"]}
+    return {"outputs": [task.output], "bytes": written["bytes"]}
