@@ -41,6 +41,7 @@ from curation.engine.run_folder import (
 )
 from curation.engine.task_runner import TaskRunner
 from curation.report.build import build_report
+from curation.stages.minhash import MinHash
 
 __all__ = ["RunOptions", "TooManyBadRecordsError", "clean", "plan_summary", "run_recipe"]
 
@@ -112,7 +113,7 @@ def run_recipe(
             if report is not None:
                 return {**report, "already_complete": True}
         needed = preflight.estimate(plan, folder, options.expected_workers, options.worker_bytes)
-        warnings = preflight.check(needed, folder)
+        warnings = [*preflight.check(needed, folder), *_idle_settings(recipe)]
         for place in (folder.work, folder.staging):
             storage.remove_temporaries(place)
         progress.attach_log(None if storage.is_remote(folder.output) else storage.join(folder.output, "log.txt"))
@@ -132,7 +133,12 @@ def _remarks(plan: Plan, recipe: Recipe) -> list[str]:
     if plan.unmatched:
         n, first = len(plan.unmatched), plan.unmatched[0]
         remarks.append(f"{n:,} file{'s' if n > 1 else ''} of the input match no source and will not be read, the first: {first}")
-    return remarks
+    return remarks + _idle_settings(recipe)
+
+
+def _idle_settings(recipe: Recipe) -> list[str]:
+    stages = [(stage.name, stage.settings) for stage in recipe.built if isinstance(stage, MinHash)]
+    return [f"{name}: {settings.remark}" for name, settings in stages if settings.remark]
 
 
 def _run_key(plan: Plan, limit: int | None) -> str:

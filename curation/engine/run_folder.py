@@ -146,8 +146,10 @@ def check_not_foreign(folder: RunFolder) -> None:
         if foreign:
             raise ValueError(f"{folder.output} holds {foreign[0]}/ but no run.json, so no run made it; give another folder")
     owner = ledger_root(folder.ledger)
-    if owner is not None and owner != folder.output and storage.exists(storage.join(owner, "run.json")):
-        raise ValueError(f"the work folder {folder.work} belongs to the run in {owner}; give another --work")
+    if owner is not None and owner != folder.output:
+        run = RunFolder(owner, folder.work).read("run.json")
+        if run is not None and run.get("status") != "complete":
+            raise ValueError(f"the work folder {folder.work} belongs to the unfinished run in {owner}; give another --work")
     made_by_a_run = folder.read("run.json") is not None and not folder.work_is_elsewhere
     if not made_by_a_run and not storage.is_remote(folder.work) and not os.path.exists(folder.ledger):
         foreign = [name for name in _listed(folder.work) if name != "spool"]

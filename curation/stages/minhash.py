@@ -62,14 +62,16 @@ class MinHashSettings(Settings):
             raise ValueError(
                 f"bands x rows = {self.bands * self.rows} is more than permutations = {self.permutations}; lower one of the two"
             )
-        if self.verify == "none" and "threshold" in self.model_fields_set and self.threshold != 0.8:
-            raise ValueError(
-                f"threshold {self.threshold} has no effect with `verify: none`, where bands and rows decide; "
-                "use `verify: exact`, or other bands and rows"
-            )
         if self.verify == "exact" and self.bridge_removed:
             raise ValueError("verify: exact compares documents with retained ones; it cannot be used with bridge_removed")
         return self
+
+    @property
+    def remark(self) -> str | None:
+        """What a person should know of these settings before they wait for the result."""
+        if self.verify == "exact" or self.threshold == type(self).model_fields["threshold"].default:
+            return None
+        return f"threshold {self.threshold} has no effect with `verify: none`, where bands and rows decide; set `verify: exact`"
 
     @property
     def keep_rules(self) -> list[str]:

@@ -67,8 +67,10 @@ def test_a_torn_end_loses_that_task_and_nothing_before_or_after(tmp_path_factory
     ledger.close()
     path = root / "work" / "ledger.jsonl"
     whole = path.read_bytes()
-    path.write_bytes(whole[:cut] + tail)
-    complete = {json.loads(line).get("key") for line in whole[:cut].splitlines(keepends=True) if line.endswith(b"\n")}
+    left = whole[:cut] + tail
+    path.write_bytes(left)
+    lines = whole.splitlines(keepends=True)
+    complete = {json.loads(line).get("key") for line in left.splitlines(keepends=True) if line in lines}
     ledger = opened(root)
     assert {key for key in "abcd" if ledger.find(key)} == complete & set("abcd")
     ledger.commit("e", "step", committed(root, "e"))

@@ -205,9 +205,10 @@ def test_only_one_stage_may_annotate():
         parse_recipe(HEAD % ("", stages), "small.yaml", None, {})
 
 
-def test_a_threshold_without_verification_is_an_error_since_it_would_change_nothing():
-    with pytest.raises(ValueError, match="no effect with `verify: none`"):
-        parse_recipe(HEAD % ("", "minhash: {threshold: 0.9}"), "small.yaml", None, {})
+@pytest.mark.parametrize(("settings", "idle"), [("threshold: 0.9", True), ("threshold: 0.9, verify: exact", False), ("", False)])
+def test_a_threshold_that_changes_nothing_is_remarked(settings, idle):
+    recipe = parse_recipe(HEAD % ("", f"minhash: {{{settings}}}"), "small.yaml", None, {})
+    assert ("has no effect" in str(recipe.built[0].settings.remark)) == idle
 
 
 def test_aliases_are_refused_before_they_can_grow():

@@ -379,15 +379,15 @@ def test_a_limit_takes_the_first_of_each_source_in_rank_order_and_is_never_conti
     taken = [row["id"] for name in ("documents", "removed") for row in small.rows("limited", name)]
     expected = [key for source in "abc" for key in [k for k in small.texts() if k.startswith(f"{source}/")][:30]]
     assert sorted(taken) == sorted(expected)
-    with pytest.raises(ValueError, match=r"limit 30, not no --limit; .*--fresh"):
+    with pytest.raises(ValueError, match=r"with --limit 30, not over the whole input; .*--fresh"):
         small.run("limited", recipe)
-    with pytest.raises(ValueError, match=r"limit 30, not --limit 31"):
+    with pytest.raises(ValueError, match=r"with --limit 30, not with --limit 31"):
         small.run("limited", recipe, limit=31)
     assert small.run("limited", recipe, limit=30)["already_complete"]
     small.run("limited", recipe, fresh=True)
     small.run("full", recipe)
     assert small.hashes("limited") == small.hashes("full")
-    with pytest.raises(ValueError, match="limit None, not --limit 30"):
+    with pytest.raises(ValueError, match="over the whole input, not with --limit 30"):
         small.run("full", recipe, limit=30)
 
 

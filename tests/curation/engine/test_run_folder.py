@@ -214,3 +214,13 @@ def test_publishing_may_be_repeated(small, monkeypatch):
     publish(folder)
     assert small.hashes("out") == first
     assert (folder.read("run.json") or {})["status"] == "complete"
+
+
+def test_the_work_folder_of_an_unfinished_run_is_refused(small):
+    recipe = small.recipe()
+    work = str(small.folder / "scratch" / "work")
+    small.run("other", recipe, work=work)
+    described = json.loads((small.folder / "other/run.json").read_text())
+    (small.folder / "other/run.json").write_text(json.dumps({**described, "status": "running"}))
+    with pytest.raises(ValueError, match="belongs to the unfinished run in .*other"):
+        small.run("third", recipe, work=work, fresh=True)
