@@ -222,5 +222,5 @@ def test_the_work_folder_of_an_unfinished_run_is_refused(small):
     small.run("other", recipe, work=work)
     described = json.loads((small.folder / "other/run.json").read_text())
     (small.folder / "other/run.json").write_text(json.dumps({**described, "status": "running"}))
-    with pytest.raises(ValueError, match="belongs to the unfinished run in .*other"):
+    with pytest.raises(ValueError, match=r"belongs to the unfinished run in .*other"):
         small.run("third", recipe, work=work, fresh=True)
