@@ -93,10 +93,6 @@ class Ledger:
             return None
         return result
 
-    def recorded(self, key: str) -> dict[str, Any] | None:
-        """The result as recorded, whether or not its outputs are there."""
-        return self._results.get(key)
-
     def commit(self, key: str, step: str, result: dict[str, Any]) -> None:
         """Record a finished task."""
         self._results[key] = result

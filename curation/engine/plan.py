@@ -82,11 +82,6 @@ class Plan:
     streamed: list[str] = field(default_factory=list)  # sources that are not listed, since they have to be copied first
 
     @property
-    def input_bytes(self) -> int:
-        """Bytes of the files as they are."""
-        return sum(file.info.size for file in self.files)
-
-    @property
     def raw_bytes(self) -> int:
         """Estimated decompressed bytes."""
         return sum(file.raw_bytes for file in self.files)

@@ -16,8 +16,8 @@ _LARGE_COMPONENT_DOCUMENTS = 100
 _LARGE_LOSS_SHARE = 0.9
 _EXAMPLES = 5
 _OPEN = {
-    "parquet": 'import pyarrow.dataset as d; print(d.dataset("{}/documents/train").head(5).to_pandas())',
-    "jsonl.zst": 'import datasets as d; print(d.load_dataset("json", data_files="{}/documents/train/*.zst", split="train"))',
+    "parquet": 'import pyarrow.dataset as d; print(d.dataset({!r}).head(5).to_pandas())',
+    "jsonl.zst": 'import datasets as d; print(d.load_dataset("json", data_files={!r} + "/*.zst", split="train"))',
 }
 
 
@@ -84,9 +84,15 @@ def build_report(
         "output_files": len(outputs),
         "output_bytes": sum(entry["bytes"] for entry in outputs),
         "commands": {
-            "open": f"{shlex.quote(sys.executable)} -c {shlex.quote(_OPEN[plan.recipe.output.format].format(output))}",
+            "open": open_command(output, plan.recipe.output.format),
         },
     }
+
+
+def open_command(output: str, file_format: str) -> str:
+    """A shell command that shows the first documents; the folder's name may hold quotes and braces."""
+    code = _OPEN[file_format].format(f"{output}/documents/train")
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
 
 
 _EMPTY_SOURCE = {

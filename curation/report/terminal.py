@@ -51,9 +51,6 @@ def summary(report: dict[str, Any], width: int = 80) -> Iterator[RenderableType]
         yield Text()
         yield from _funnel(report, what)
     for name, stage in report["stages"].items():
-        if stage.get("edited_documents"):
-            yield Text()
-            yield _line(f"{name}: edited {count(stage['edited_documents'])} documents")
         if "component_sizes" in stage:
             yield from _duplicates(name, stage, width)
     yield Text()

@@ -59,7 +59,7 @@ def make_report(names=("commoncrawl", "c4"), documents=12_345):
         },
         "bytes": {"in": total["bytes_in"], "kept": total["kept_bytes"], "removed": total["removed_bytes"]},
         "stages": {
-            "normalize": stage(dict.fromkeys(names, 0), edited_documents=321),
+            "normalize": stage(dict.fromkeys(names, 0)),
             "length": stage(removed),
             "minhash": stage(
                 removed,
@@ -96,7 +96,6 @@ def test_counts_rates_tasks_and_commands_are_all_there():
     flat = " ".join(text.split())
     for expected in (
         "Kept 17,638 of 24,690 documents (71.4 %)",
-        "normalize: edited 321 documents",
         "121 components, by size 2-3: 120, 8-9: 1",
         "40.0 MB/s",
         "peak memory 734.0 MB (driver 234.0 MB, worker 734.0 MB)",
