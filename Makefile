@@ -16,6 +16,7 @@ OUTPUT ?=
 RECIPE ?= slimpajama
 RECIPE_ARGS ?=
 MEGABYTES ?= 250
+DOCUMENTS ?= 10000000
 # Paths may hold spaces: the shell reads them from its environment, make never pastes them into a command.
 export INPUT OUTPUT RECIPE PYTHON
 
@@ -25,14 +26,14 @@ INSTALLED := .venv/.installed
 SAMPLE := out/sample
 CORPORA := build/english-$(MEGABYTES) build/mixture-$(MEGABYTES)
 
-.PHONY: help setup slimpajama-dedup test check bench bench-peers clean
+.PHONY: help setup slimpajama-dedup test check bench bench-questions bench-peers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED) ## build the environment in .venv (PYTHON= names the interpreter for a new one)
 
-# Wheels only, so that no compiler is needed. The stamp is written last: an interrupted installation is repeated.
+# Wheels only, so that no compiler is needed (jsonpath-rw is pure Python without one). The stamp is written last: an interrupted installation is repeated.
 $(INSTALLED): setup.cfg pyproject.toml
 	@if ! $(BIN)/python -c $(SUPPORTED) 2>/dev/null; then \
 	  for python in $${PYTHON:-python3.12 python3.13 python3.11 python3}; do \
@@ -46,7 +47,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	  "$$found" -m venv --clear .venv; \
 	fi
 	@echo "installing into .venv; the first time this takes some minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-binary jsonpath-rw --editable '.[$(EXTRAS)]'
 	@touch $@
 
 SUPPORTED := 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
@@ -85,6 +86,11 @@ bench: $(INSTALLED) $(CORPORA) ## measure this tool, and peers once they are ins
 build/english-$(MEGABYTES) build/mixture-$(MEGABYTES): build/%-$(MEGABYTES): | $(INSTALLED)
 	@if [ -z "$$INPUT" ]; then INPUT=$(SAMPLE); $(BIN)/curate sample "$$INPUT" || exit; fi; \
 	$(BIN)/python benchmarks/make_corpus.py --megabytes $(MEGABYTES) --kind $* "$$INPUT" $@
+
+# Ten million made-up documents and two runs on them, kept in build/questions: 12 GB; then the page at three sizes.
+bench-questions: $(INSTALLED) ## measure what questions to a large run cost, and how its page opens [DOCUMENTS=10000000]
+	$(BIN)/python benchmarks/questions.py --documents $(DOCUMENTS) build/questions
+	$(BIN)/python benchmarks/page.py build/page
 
 bench-peers: $(INSTALLED) ## install the tools to compare with, each in its own environment
 	$(BIN)/python benchmarks/install_peers.py

@@ -84,7 +84,7 @@ def measure(corpus: Path, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(measured.seconds, 3),
         "load_before": measured.load_before,
         "bare_seconds": bare["seconds"],
-        "steps": report["seconds"],
+        "steps": {name: step["seconds"] for name, step in report["steps"].items()},
         "inside_seconds": report["total_seconds"],
         "kept": report["documents"]["kept"],
         "process_anonymous_bytes": measured.process_anonymous_bytes,

@@ -35,6 +35,7 @@ class Measurement:
     tree_rss_bytes: int = 0  # the most that all processes together had resident; shared pages count in each
     tree_anonymous_bytes: int = 0  # the most anonymous memory that all processes together had
     process_anonymous_bytes: int = 0  # the most anonymous memory that any one process had
+    process_peak_bytes: int = 0  # the most that any one process had resident, as Linux keeps it: between samples too
     peak_by_process: dict[str, int] = field(default_factory=dict)  # the most anonymous memory, by kind of process
     output_tail: str = ""
 
@@ -81,6 +82,7 @@ def _sample(pid: int, done: threading.Event, measurement: Measurement) -> None:
             anonymous += own
             measurement.peak_by_process[name] = max(measurement.peak_by_process.get(name, 0), own)
             measurement.process_anonymous_bytes = max(measurement.process_anonymous_bytes, own)
+            measurement.process_peak_bytes = max(measurement.process_peak_bytes, rss, high_water_bytes(process))
         measurement.tree_rss_bytes = max(measurement.tree_rss_bytes, resident)
         measurement.tree_anonymous_bytes = max(measurement.tree_anonymous_bytes, anonymous)
 
@@ -95,6 +97,17 @@ def anonymous_bytes(process: psutil.Process) -> int:
         if Path("/proc/self/status").exists():
             raise psutil.NoSuchProcess(process.pid) from None
     return process.memory_full_info().uss
+
+
+def high_water_bytes(process: psutil.Process) -> int:
+    """The most that a process has had resident since it started its program; 0 where the system does not say."""
+    try:
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        pass
+    return 0
 
 
 def _kind(process: psutil.Process) -> str:

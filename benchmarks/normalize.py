@@ -84,7 +84,7 @@ def main(paths: list[str]) -> None:
         texts = list(texts_of(path))
         batch = DocumentBatch(np.arange(len(texts), dtype=np.uint64), pa.array(texts, pa.large_string()))
         started = time.perf_counter()
-        repaired = stage.apply(batch).documents.texts
+        repaired = batch.after(stage.apply(batch).texts).texts
         seconds = time.perf_counter() - started
         chosen = sample(texts)
         started = time.perf_counter()

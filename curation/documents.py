@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -51,18 +52,45 @@ def document_id(source: str, relative_path: str, position: int) -> str:
 
 @dataclass(frozen=True)
 class DocumentBatch:
-    """Consecutive documents on their way through the stages: `positions` uint64[n] in their file, and their texts."""
+    """Consecutive documents on their way through the stages: `positions` uint64[n] in their file, and their texts.
+
+    `columns` has id, source, subset, url, language, meta, lifted columns and those of user stages, where a stage asks for them.
+    """
 
     positions: np.ndarray
     texts: pa.LargeStringArray
+    columns: pa.RecordBatch | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def with_texts(self, rows: np.ndarray, texts: list[str]) -> DocumentBatch:
-        """The same documents with the texts of `rows` (int64[k], ascending) replaced."""
-        if not len(rows):
+    def after(self, texts: pa.LargeStringArray | None, columns: Mapping[str, pa.Array] | None = None) -> DocumentBatch:
+        """The same documents with edited texts (None: as they are) and more columns."""
+        changed = self if texts is None else replace(self, texts=texts)
+        if not columns:
+            return changed
+        assert self.columns is not None
+        names, arrays = [*self.columns.schema.names, *columns], [*self.columns.columns, *columns.values()]
+        return replace(changed, columns=pa.RecordBatch.from_arrays(arrays, names))
+
+    def take(self, rows: np.ndarray) -> DocumentBatch:
+        """The documents of `rows` (int64[k])."""
+        if len(rows) == len(self):
             return self
+        at = pa.array(rows)
+        return DocumentBatch(self.positions[rows], self.texts.take(at), self.columns and self.columns.take(at))
+
+    def record_batch(self) -> pa.RecordBatch:
+        """What a user's function sees: id, text, then the other columns. Needs `columns`."""
+        assert self.columns is not None
+        names = self.columns.schema.names
+        arrays = [self.columns.column(0), self.texts, *self.columns.columns[1:]]
+        return pa.RecordBatch.from_arrays(arrays, [names[0], "text", *names[1:]])
+
+    def with_texts(self, rows: np.ndarray, texts: list[str]) -> pa.LargeStringArray:
+        """The texts with those of `rows` (int64[k], ascending) replaced."""
+        if not len(rows):
+            return self.texts
         pieces: list[pa.Array] = []
         edited = pa.array(texts, pa.large_string())
         at = 0
@@ -72,7 +100,7 @@ class DocumentBatch:
             pieces.append(edited.slice(index, 1))
             at = row + 1
         pieces.append(self.texts.slice(at))
-        return replace(self, texts=pa.concat_arrays(pieces))
+        return pa.concat_arrays(pieces)
 
     @cached_property
     def utf8(self) -> tuple[np.ndarray, np.ndarray]:

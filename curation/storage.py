@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -309,6 +310,12 @@ def file_size(path: str) -> int:
     return file_info(path).size
 
 
+def sha256(path: str) -> str:
+    """SHA-256 (hex) of a local file: of what `commit` is about to publish, while its bytes are still in memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_bytes(path: str) -> bytes:
     """A whole file."""
     if is_remote(path):
@@ -337,6 +344,20 @@ def open_read(path: str) -> pa.NativeFile:
     if not is_remote(path):
         return pa.OSFile(_local(path), "rb")
     return pa.PythonFile(_filesystem(path).open(path, "rb", cache_type="none"), mode="r")
+
+
+def fsspec_filesystem(path: str) -> Any:
+    """The fsspec file system of a URL, for libraries that take one; its errors are those of the store's own library."""
+    return _filesystem(path)._files
+
+
+def arrow_paths(paths: list[str]) -> tuple[Any, list[str]]:
+    """The file system and the names by which pyarrow finds the files at `paths`, which all lie in one place."""
+    from pyarrow import fs
+
+    if not any(map(is_remote, paths)):
+        return fs.LocalFileSystem(), [_local(path) for path in paths]
+    return fs.PyFileSystem(fs.FSSpecHandler(fsspec_filesystem(paths[0]))), [path.partition("://")[2] for path in paths]
 
 
 def open_stream(path: str, start: int = 0) -> BinaryIO:

@@ -61,6 +61,7 @@ MemoryOption = Annotated[
     float | None,
     typer.Option("--memory-per-worker", min=0.1, metavar="GB", help="What a worker may use."),
 ]
+RunCodeOption = Annotated[bool, typer.Option("--run-code", help="Run the code of the recipe's own stages again, if you trust it.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -103,24 +104,27 @@ def run(
 
     progress, again = Progress(), resume_command(sys.argv)
     with _outcome(debug, progress, again):
-        from curation.engine.recipe import load_recipe
+        import curation
 
-        loaded = load_recipe(recipe, input_path, parse_settings(settings or []))
-
-        from curation.engine.run import RunOptions, run_recipe
-        from curation.report.terminal import print_summary
-
-        options = RunOptions(
+        finished = curation.run(
+            recipe,
+            input_path,
+            output=output,
+            settings=parse_settings(settings or []),
             executor=executor.value,
-            address=address,
             workers=workers,
-            memory_per_worker_bytes=_bytes_of(memory_per_worker),
+            address=address,
+            memory_per_worker=memory_per_worker,
             work=work,
             limit=limit,
             fresh=fresh,
+            progress=progress,
         )
-        report = run_recipe(loaded, input_path, output, options, progress)
         progress.close()
+
+        from curation.report.terminal import print_summary
+
+        report = finished.report
         report["commands"] = {**report.get("commands", {}), "resume": again}
         try:
             print_summary(report)
@@ -143,11 +147,12 @@ def plan(
     with _outcome(debug):
         from curation.engine.plan import make_plan
         from curation.engine.recipe import load_recipe
-        from curation.engine.run import RunOptions, plan_summary
+        from curation.engine.run import plan_summary
         from curation.report.terminal import print_plan
+        from curation.runs import checked_options
 
         loaded = load_recipe(recipe, input_path, parse_settings(settings or []))
-        options = RunOptions(workers=workers, memory_per_worker_bytes=_bytes_of(memory_per_worker))
+        options = checked_options(workers=workers, memory_per_worker=memory_per_worker)
         print_plan(plan_summary(make_plan(loaded, input_path), options))
 
 
@@ -182,6 +187,76 @@ def sample(
 
 
 @app.command()
+def diff(
+    one: Annotated[str, typer.Argument(metavar="DIR_A", help="Folder of a run.")],
+    other: Annotated[str, typer.Argument(metavar="DIR_B", help="Folder of another run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    output: Annotated[
+        str | None, typer.Option(metavar="FILE.parquet", help="Also write every document that differs.")
+    ] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Show which documents two runs treat differently, and what differs between their recipes and inputs."""
+    with _outcome(debug):
+        from curation.report.answers import print_answer
+        from curation.report.diff import compare
+
+        print_answer(compare(one, other, output), as_json)
+
+
+@app.command()
+def explain(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    document_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a document, or SOURCE/PATH@OFFSET.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    run_code: RunCodeOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say why a document is, or is not, in the output, and what duplicates it has. Exit code 1 when the run does not know it."""
+    with _outcome(debug):
+        from curation.report.answers import print_answer
+        from curation.report.explain import explain as answer_to
+
+        answer = answer_to(directory, document_id, run_code)
+        print_answer(answer, as_json)
+    if not answer.found:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def similar(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run, with its work folder.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A text file (UTF-8), or - for standard input.")],
+    stage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of several near-duplicate stages. [default: the first]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+    run_code: RunCodeOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the documents of a run that a text resembles, most similar first."""
+    with _outcome(debug):
+        from curation.report.answers import print_answer
+        from curation.report.similar import read_text
+        from curation.report.similar import similar as answer_to
+
+        print_answer(answer_to(directory, read_text(file), stage, run_code), as_json)
+
+
+@app.command()
+def report(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    debug: DebugOption = False,
+) -> None:
+    """Render report.html of a run again, from report.json, run.json and samples/ alone."""
+    with _outcome(debug):
+        from curation.report import render
+
+        for path in render(directory):
+            typer.echo(path)
+
+
+@app.command()
 def clean(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.")],
     debug: DebugOption = False,
@@ -193,6 +268,8 @@ def clean(
         dropped = drop_work(directory)
         typer.echo(f"dropped {dropped['files']:,} files, {dropped['bytes'] / 1e6:,.1f} MB, of {directory}")
         typer.echo("with other settings or more files, the run now reads the whole input again")
+        typer.echo("`curate similar` has nothing left to answer from; `curate explain` tells no shared bands any more, and where")
+        typer.echo("the input has ids of its own it reads all of those in documents/ and shows no text of what was removed")
 
 
 @app.command()
@@ -311,12 +388,6 @@ def _explanation(error: Exception) -> str:
     if isinstance(error, ValueError | RuntimeError | OSError) and str(error):
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (--debug shows where)"
-
-
-def _bytes_of(gigabytes: float | None) -> int | None:
-    if gigabytes is not None and not 0 < gigabytes < 1e6:
-        raise ValueError(f"--memory-per-worker {gigabytes} is no number of gigabytes")
-    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def main() -> None:

@@ -200,10 +200,11 @@ class Bench:
         whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")] if path.exists() else []
         return [entry for entry in map(json.loads, whole) if "key" in entry]
 
-    def hashes(self, output: str | Path) -> dict[str, str]:
-        """SHA-256 of every published file of data."""
+    def hashes(self, output: str | Path, samples: bool = False) -> dict[str, str]:
+        """SHA-256 of every published file of data, and of samples if asked for."""
         root = self.folder / output
-        folders = [root / name for name in ("documents", "removed", "duplicates", "quarantine")]
+        names = ["documents", "removed", "duplicates", "edited", "quarantine", *(["samples"] if samples else [])]
+        folders = [root / name for name in names]
         files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
         return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

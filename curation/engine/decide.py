@@ -9,7 +9,6 @@ With `verify: exact` the components only say what to compare (curation/engine/ve
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +17,13 @@ import pyarrow as pa
 
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.first_pass import KEPT, PREFIX_BITS, sorted_segment, write_ipc
+from curation.engine.keyed import lowest
 from curation.engine.parts import Part, load_parts, number_range
 from curation.kernels.components import Components, star_edges, star_edges_128
 
-_LARGEST_SHOWN = 3
-_MEMBERS_SHOWN = 8
+LARGEST_CLUSTERS = 3
+_PAIRS_OF_A_LARGEST = 3
+SAMPLED_PAIRS = 200
 
 
 def write_segments(path: str, segments: list[tuple[str, int]]) -> None:
@@ -117,6 +118,7 @@ class ComponentsTask:
     source_names: tuple[str, ...]  # all sources of the run, in order
     earlier: str | None  # decisions of the global stage before, if there is one
     keep_rules: tuple[str, ...]
+    sample_seed: int | None  # of the pairs whose similarity is measured; None: copies are equal
     annotate: bool
     verify: bool  # leave the members for verification instead of deciding
     output: str
@@ -158,7 +160,6 @@ def components(task: ComponentsTask) -> dict[str, Any]:
     numbers, roots = joined.result()
     del joined
     members = gather(task, numbers, roots)
-    summary = component_summary(members)
     order = keep_order(members, task.keep_rules)
     if task.verify:
         place = np.empty(len(order), np.uint64)
@@ -172,10 +173,10 @@ def components(task: ComponentsTask) -> dict[str, Any]:
         arrays["starts"] = np.searchsorted(arrays["number"], _part_bounds(load_parts(task.parts)))
         write_arrays(task.output, arrays)
         n_bytes = int(living.text_bytes[several].sum())
-        return {"outputs": [task.output], "members": int(several.sum()), "member_bytes": n_bytes, **summary}
+        counts = {"members": int(several.sum()), "member_bytes": n_bytes, "component_sizes": histogram(sizes)}
+        return {"outputs": [task.output], **counts}
     removed, kept = _all_but_first(members, order)
-    result = write_decisions(task, removed, kept, None, members)
-    return {**result, **summary}
+    return write_decisions(task, removed, kept, None, members)
 
 
 def gather(task: ComponentsTask, numbers: np.ndarray, roots: np.ndarray) -> Members:
@@ -256,18 +257,42 @@ def _all_but_first(members: Members, order: np.ndarray) -> tuple[np.ndarray, np.
     return removed[by_number], kept[by_number]
 
 
-def component_summary(members: Members) -> dict[str, Any]:
-    """Sizes of the components of living documents, and the largest ones."""
-    living = np.flatnonzero(members.alive)
-    unique, sizes = np.unique(members.roots[living], return_counts=True)
-    histogram = Counter(sizes[sizes > 1].tolist())
-    largest = []
-    for index in np.lexsort((unique, -sizes))[:_LARGEST_SHOWN].tolist():
-        if sizes[index] < 2:
-            break
-        inside = living[members.roots[living] == unique[index]]
-        largest.append({"documents": int(sizes[index]), "numbers": members.numbers[inside[:_MEMBERS_SHOWN]].tolist()})
-    return {"component_sizes": {str(size): n for size, n in sorted(histogram.items())}, "largest_components": largest}
+def histogram(sizes: np.ndarray) -> dict[str, int]:
+    """How many clusters of two or more documents there are of each size.
+
+    >>> histogram(np.array([2, 1, 3, 2]))
+    {'2': 2, '3': 1}
+    """
+    values, counts = np.unique(sizes[sizes > 1], return_counts=True)
+    return {str(size): n for size, n in zip(values.tolist(), counts.tolist(), strict=True)}
+
+
+def _clusters(task: ComponentsTask, removed: np.ndarray, kept: np.ndarray, members: Members) -> dict[str, Any]:
+    """Sizes of the clusters (a kept document and what it stands for), and pairs for a person to look at.
+
+    A pair is [removed number, kept number, documents of the cluster]: the first ones of the largest clusters, and a keyed sample.
+    """
+    copies = np.bincount(kept, minlength=len(members.numbers))
+    sizes = copies + 1
+    chosen = []
+    for _ in range(LARGEST_CLUSTERS):
+        largest = int(np.argmax(copies)) if len(copies) else 0
+        if len(copies) and copies[largest]:
+            chosen.append(np.flatnonzero(kept == largest)[:_PAIRS_OF_A_LARGEST])
+            copies[largest] = 0
+    sampled = np.zeros(0, np.int64)
+    if task.sample_seed is not None:
+        sampled = lowest(task.sample_seed, members.ranks[removed], SAMPLED_PAIRS)
+
+    def pairs(indices: np.ndarray) -> list[list[int]]:
+        columns = members.numbers[removed[indices]], members.numbers[kept[indices]], sizes[kept[indices]]
+        return [list(pair) for pair in zip(*(column.tolist() for column in columns), strict=True)]
+
+    return {
+        "component_sizes": histogram(sizes),
+        "largest": pairs(np.concatenate(chosen)) if chosen else [],
+        "sampled": pairs(sampled),
+    }
 
 
 def write_decisions(
@@ -312,7 +337,7 @@ def write_decisions(
     counts = _count(task, members, removed, kept)
     if task.annotate:
         counts = {**counts, "removed": {}, "annotated": counts["removed"]}
-    return {"outputs": outputs, **counts}
+    return {"outputs": outputs, **counts, **_clusters(task, removed, kept, members)}
 
 
 def _represented(task: ComponentsTask, members: Members, removed: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, ...]:

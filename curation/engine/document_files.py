@@ -7,6 +7,7 @@ same documents give the same bytes.
 from __future__ import annotations
 
 import contextlib
+import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from curation import storage
+from curation.engine.member_kinds import MemberKinds
 
 SUFFIXES = {"parquet": "parquet", "jsonl.zst": "jsonl.zst"}
 ROW_GROUP_BYTES = 32 * 2**20  # of text, meta and a constant a row
@@ -29,10 +31,15 @@ _ZSTD_LEVEL = 3
 class DocumentFile:
     """Writes one file of documents; nothing is published unless `close` returns."""
 
-    def __init__(self, path: str, file_format: str) -> None:
+    def __init__(self, path: str, file_format: str, members: tuple[str, ...] = ()) -> None:
+        """`members` are columns that JSON lines get besides what the input had."""
         self.path, self.format = path, file_format
+        self._members = members
         self.documents = 0
         self.text_bytes = 0
+        self._ranks: tuple[int, int] | None = None  # of the first and the last document
+        self._columns: dict[str, str] = {}  # of a table: name -> Arrow type
+        self._kinds = MemberKinds()
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
         self._commit: AbstractContextManager[str] | None = None
@@ -51,6 +58,9 @@ class DocumentFile:
             if self._waiting_bytes >= ROW_GROUP_BYTES:
                 self._flush()
             start = stop
+        if batch.num_rows:
+            ranks = batch.column("rank")
+            self._ranks = (ranks[0].as_py() if self._ranks is None else self._ranks[0], ranks[-1].as_py())
         self.documents += batch.num_rows
         self.text_bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
 
@@ -64,12 +74,13 @@ class DocumentFile:
             self._sink.write_table(table, row_group_size=max(1, table.num_rows))
         else:
             # A frame a row group: readers may start at any of them, and files join by concatenation.
-            self._sink.write(self._compressor.compress(_json_lines(table)))
+            self._sink.write(self._compressor.compress(_json_lines(table, self._members, self._kinds)))
 
     def _open(self, schema: pa.Schema) -> None:
         self._commit = storage.commit(self.path)
-        temporary = self._commit.__enter__()
+        self._temporary = temporary = self._commit.__enter__()
         if self.format == "parquet":
+            self._columns = {field.name: str(field.type) for field in schema}
             self._sink = pq.ParquetWriter(
                 temporary,
                 schema,
@@ -83,15 +94,27 @@ class DocumentFile:
             self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
 
     def close(self) -> list[dict[str, Any]]:
-        """Publish the file; a list of what it holds, empty when there was no document."""
+        """Publish the file; a list of what it holds, empty when there was no document (documents come by rising rank)."""
         if self._waiting:
             self._flush()
         if self._commit is None:
             return []
+        assert self._ranks is not None
         self._sink.close()
+        sha256 = storage.sha256(self._temporary)
         self._commit.__exit__(None, None, None)
-        size = storage.file_size(self.path)
-        return [{"path": self.path, "documents": self.documents, "text_bytes": self.text_bytes, "bytes": size}]
+        return [
+            {
+                "path": self.path,
+                "documents": self.documents,
+                "text_bytes": self.text_bytes,
+                "bytes": storage.file_size(self.path),
+                "sha256": sha256,
+                "first_rank": self._ranks[0],
+                "last_rank": self._ranks[1],
+                "columns": self._columns if self.format == "parquet" else self._kinds.kinds,
+            }
+        ]
 
     def abandon(self, error: BaseException) -> None:
         """Drop the unfinished file."""
@@ -109,26 +132,41 @@ def _row_bytes(batch: pa.RecordBatch) -> np.ndarray:
     return text + meta + _ROW_BYTES
 
 
-def _json_lines(table: pa.Table) -> bytes:
+def _json_lines(table: pa.Table, stage_columns: tuple[str, ...], kinds: MemberKinds) -> bytes:
     """Documents in the input's layout: text and id under the input's own names, then its other members as they were read.
 
     The id is what removed/ and duplicates/ name; where the input has none of its own, it is added as `id`, unless another
-    member may have that name. A stage that annotates adds its columns.
+    member may have that name. Stages that annotate or make columns add those.
     """
-    members = [name for name in ("component", "is_kept") if name in table.column_names]
+    members = [name for name in (*stage_columns, "component", "is_kept") if name in table.column_names]
     columns = [table[name].to_pylist() for name in ("text", "text_member", "id", "id_member", "meta", *members)]
     lines = []
     for text, text_member, own_id, id_member, meta, *values in zip(*columns, strict=True):
         if id_member is None and '"id"' not in (meta or ""):
             id_member = "id"
         written = {text_member: text} | ({id_member: own_id} if id_member else {})
+        made = dict(zip(members, values, strict=True))
+        if meta and any(f'"{name}"' in meta for name in members):
+            meta = _without_members(meta, members)
+        kinds.add(written)
+        kinds.add_text(meta)
+        kinds.add(made)
         line = orjson.dumps(written)[:-1]
         if meta and meta != "{}":
             line += b"," + meta[1:-1].encode()
-        if members:  # last: of two members with one name readers take the last
-            line += b"," + orjson.dumps(dict(zip(members, values, strict=True)))[1:-1]
+        if members:
+            line += b"," + orjson.dumps(made)[1:-1]
         lines.append(line + b"}")
     return b"\n".join(lines) + b"\n"
+
+
+def _without_members(meta: str, names: list[str]) -> str:
+    """The object without members that a stage makes anew: readers refuse two of one name."""
+    try:
+        left = {name: value for name, value in orjson.loads(meta).items() if name not in names}
+        return orjson.dumps(left).decode()
+    except ValueError:  # lone surrogates, NaN
+        return json.dumps({name: value for name, value in json.loads(meta).items() if name not in names})
 
 
 @dataclass(frozen=True)
@@ -143,10 +181,12 @@ class JoinTask:
 def join_files(task: JoinTask) -> dict[str, Any]:
     """Concatenate: frames of compressed lines as they are, Parquet by cutting row groups anew."""
     if task.format != "parquet":
-        with storage.commit(task.output) as temporary, open(temporary, "wb") as sink:
-            for path in task.paths:
-                sink.write(storage.read_bytes(path))
-        return {"outputs": [task.output], "bytes": storage.file_size(task.output)}
+        with storage.commit(task.output) as temporary:
+            with open(temporary, "wb") as sink:
+                for path in task.paths:
+                    sink.write(storage.read_bytes(path))
+            sha256 = storage.sha256(temporary)
+        return {"outputs": [task.output], "sha256": sha256}
     joined = DocumentFile(task.output, task.format)
     try:
         for path in task.paths:
@@ -159,4 +199,4 @@ def join_files(task: JoinTask) -> dict[str, Any]:
     except BaseException as error:
         joined.abandon(error)
         raise
-    return {"outputs": [task.output], "bytes": written["bytes"]}
+    return {"outputs": [task.output], "sha256": written["sha256"]}

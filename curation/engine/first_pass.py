@@ -5,6 +5,7 @@ text, so memory does not grow with the file. For each part:
 
   KEY-N.arrays   a row a document (position, file, text bytes, split, source, which map stage removes it) and, for each global
                  stage, its records sorted by key with an offset table of key prefixes
+  KEY-N.columns  the columns that user stages made, of documents that stay
   KEY-N.texts    the texts that stages changed (Arrow IPC, LZ4: three times as fast as zstd here)
   KEY-N.bad      records that could not be read
   KEY-N.ids      the input's own ids
@@ -29,23 +30,41 @@ from curation import formats, storage
 from curation.documents import MAXIMUM_POSITION, DocumentBatch
 from curation.engine.array_file import write_arrays
 from curation.engine.plan import Unit
+from curation.engine.stage_pass import (
+    KEPT,
+    Measure,
+    Passed,
+    compared_column,
+    document_batch,
+    joined_columns,
+    needs_columns,
+    pass_stages,
+    without,
+)
 from curation.formats.records import BadRecord, Batch, Columns, Piece
-from curation.stages import GlobalStage, MapStage, Stage
+from curation.stages import DocumentFailuresError, GlobalStage, MapStage, Stage
 from curation.stages.exact import text_hashes
 
 IDS = "@ids"  # records of the input's own ids, to find one that occurs twice
-KEPT = 255  # `removed_by` of a document that no map stage removes
 PREFIX_BITS = 12  # a segment's offset table has this many bits of the key: up to 4,096 partitions
 SPLITS = ("train", "validation", "test")
 _READ_ATTEMPTS = 5
 _SECONDS_BEFORE_RETRY = 0.2  # four times as long before each further one: 17 s in all
 MOST_SOURCES = 1000
+_MOST_REASONS = 1000  # of all stages, in a part
 # The file is not there or not ours to read: no use in trying again. Anything else may pass, and must not cost documents.
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _SAMPLE_BYTES = 2**18
 _TEXTS_SCHEMA = pa.schema([("row", pa.uint32()), ("text", pa.large_string())])
 BAD_SCHEMA = pa.schema(
-    [("source", pa.string()), ("path", pa.string()), ("offset", pa.uint64()), ("reason", pa.string()), ("bytes", pa.binary())]
+    [
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("offset", pa.uint64()),
+        ("reason", pa.string()),
+        ("bytes", pa.binary()),  # the raw record; the text of a document on which a stage failed
+        ("id", pa.string()),  # of such a document
+    ]
 )
 
 
@@ -87,7 +106,10 @@ class _Part:
         self.rows = _Rows()
         self.records: dict[str, _Rows] = {stage.name: _Rows() for stage in task.stages if isinstance(stage, GlobalStage)}
         self.texts: list[pa.RecordBatch] = []
-        self.bad: list[tuple[str, BadRecord]] = []
+        self.bad: list[tuple[int, BadRecord]] = []  # with the number of the piece
+        self.columns: list[pa.Table] = []
+        self.measures: dict[str, list[tuple[int, Measure]]] = {}  # by stage: (first row, what was measured from there on)
+        self.reasons: dict[str, int] = {}  # those that stages give beside their own -> code, from 1
         self.ids: list[pa.Array] = []
         self.sources: dict[str, int] = {}  # name -> code
         self.counts: Counter[str] = Counter()
@@ -101,22 +123,32 @@ class _Part:
 
     def add(self, piece_number: int, batch: Batch) -> None:
         """Run the stages over a batch and keep what they leave."""
-        task, n = self.task, len(batch.texts)
+        task = self.task
         relative = task.unit.files[piece_number].relative
-        self.bad.extend((relative, record) for record in batch.bad)
+        self.bad.extend((piece_number, record) for record in batch.bad)
         for rest in (record for record in batch.bad if record.is_rest):
             if rest.n_records is None:
                 self.unread_bytes += int(rest.lost_bytes * task.unit.files[piece_number].expansion)
             else:
                 self.unread_records += max(0, rest.n_records - 1)
         self.raw_bytes += batch.bytes_read
-        if not n:
-            return
-        if int(batch.positions[-1]) >= MAXIMUM_POSITION:
+        if len(batch.texts) and int(batch.positions[-1]) >= MAXIMUM_POSITION:
             raise ValueError(f"{relative} is longer than the {MAXIMUM_POSITION} positions that a rank can number; split the file")
-        original = DocumentBatch(batch.positions, batch.texts)
-        documents, removed_by = self._through_stages(original)
-        self._keep_changed_texts(original, documents, removed_by)
+        while len(batch.texts):
+            original = document_batch(batch, task.unit.source, relative, needs_columns(task.stages))
+            try:
+                passed = pass_stages(task.stages, original)
+            except DocumentFailuresError as error:
+                batch, failed = without(batch, original, error)
+                self.bad.extend((piece_number, record) for record in failed)
+                continue
+            self._keep(piece_number, batch, passed)
+            return
+
+    def _keep(self, piece_number: int, batch: Batch, passed: Passed) -> None:
+        """Add what the stages left of a batch."""
+        task, n, documents = self.task, len(batch.texts), passed.documents
+        self._keep_changed_texts(batch.texts, documents, passed.removed_by)
         if not self.n_documents:
             self.compression_sample = _compressed(documents)
         codes = self._source_codes(batch)
@@ -124,41 +156,65 @@ class _Part:
         self.rows.add("position", batch.positions)
         self.rows.add("file", np.full(n, piece_number, np.uint32))
         self.rows.add("text_bytes", documents.text_bytes.astype(np.uint32))
-        self.rows.add("removed_by", removed_by)
+        self.rows.add("removed_by", passed.removed_by)
         self.rows.add("split", _splits(hashes, task.shares))
         self.rows.add("source", codes)
+        self._keep_findings(passed)
         if batch.ids is not None:
             self.ids.append(batch.ids.cast(pa.large_string()))
             records = {**id_hashes(batch.ids), "row": np.arange(self.n_documents, self.n_documents + n, dtype=np.uint32)}
             for name, values in records.items():
                 self.records.setdefault(IDS, _Rows()).add(name, values)
         for name in task.keep_columns:
-            assert batch.details is not None
-            column = pc.cast(batch.details.column(name), pa.float64())
-            self.rows.add(f"column.{name}", column.to_numpy(zero_copy_only=False))
+            self.rows.add(f"column.{name}", compared_column(name, batch, passed))
         self._count(documents, codes)
         self.n_documents += n
 
-    def _through_stages(self, documents: DocumentBatch) -> tuple[DocumentBatch, np.ndarray]:
-        removed_by = np.full(len(documents), KEPT, np.uint8)
-        for index, stage in enumerate(self.task.stages):
-            if isinstance(stage, MapStage):
-                result = stage.apply(documents)
-                documents = result.documents
-                if result.removed is not None:
-                    removed_by[(removed_by == KEPT) & result.removed] = index
-                if result.measure is not None:
-                    self.rows.add(f"measure.{stage.name}", result.measure.astype(np.float32))
-            elif isinstance(stage, GlobalStage):
-                observed = stage.observe(documents, removed_by == KEPT)
-                observed["row"] = observed["row"] + np.uint32(self.n_documents)
-                for name, values in observed.items():
-                    self.records[stage.name].add(name, values)
-        return documents, removed_by
+    def _keep_findings(self, passed: Passed) -> None:
+        """What single stages left: records of global ones, reasons, measures, columns and edits of map stages."""
+        for name, observed in passed.observed.items():
+            observed["row"] = observed["row"] + np.uint32(self.n_documents)
+            for key, values in observed.items():
+                self.records[name].add(key, values)
+        for name, measure in passed.measures.items():
+            self._check_measure(name, measure)
+            self.measures.setdefault(name, []).append((self.n_documents, measure))
+        if needs_columns(self.task.stages):
+            codes = np.zeros(len(passed.documents), np.uint16)
+            for row, reason in passed.reasons.items():
+                codes[row] = self._reason_code(reason)
+            self.rows.add("reason", codes)
+        if passed.columns:
+            rows = np.flatnonzero(passed.removed_by == KEPT)
+            numbers = pa.array(rows + self.n_documents, pa.uint32())
+            columns = {name: column.take(pa.array(rows)) for name, column in passed.columns.items()}
+            self.columns.append(pa.table({"row": numbers, **columns}))
+        for name, edits in passed.edits.items():
+            self.rows.add(f"edited.{name}.row", edits["row"] + np.uint32(self.n_documents))
+            self.rows.add(f"edited.{name}.before", edits["before"])
+            self.rows.add(f"edited.{name}.after", edits["after"])
 
-    def _keep_changed_texts(self, before: DocumentBatch, after: DocumentBatch, removed_by: np.ndarray) -> None:
-        if after.texts is not before.texts:
-            changed = np.asarray(pc.not_equal(before.texts, after.texts)) & (removed_by == KEPT)
+    def _check_measure(self, name: str, measure: Measure) -> None:
+        if name in self.measures:
+            first = self.measures[name][0][1]
+            if (first.threshold, first.unit) != (measure.threshold, measure.unit):
+                raise ValueError(
+                    f"{name}: the threshold is {first.threshold} {first.unit} in one batch and {measure.threshold} {measure.unit} "
+                    "in the next; it may depend on the settings alone"
+                )
+
+    def _reason_code(self, reason: str) -> int:
+        code = self.reasons.setdefault(reason, len(self.reasons) + 1)
+        if code > _MOST_REASONS:
+            raise ValueError(
+                f"stages give more than {_MOST_REASONS:,} different reasons, the last: {reason[:80]!r}; a reason names a kind of "
+                "document, a column or the measure holds what is special to one"
+            )
+        return code
+
+    def _keep_changed_texts(self, before: pa.LargeStringArray, after: DocumentBatch, removed_by: np.ndarray) -> None:
+        if after.texts is not before:
+            changed = np.asarray(pc.not_equal(before, after.texts)) & (removed_by == KEPT)
             rows = np.flatnonzero(changed)
             if len(rows):
                 columns = [pa.array(rows + self.n_documents, pa.uint32()), after.texts.take(pa.array(rows))]
@@ -195,7 +251,7 @@ class _Part:
 
     def close(self) -> dict[str, Any]:
         """Commit the part's files; what the driver needs to know of it."""
-        arrays = {**self._empty_columns(), **self.rows.joined()}
+        arrays = {**self._empty_columns(), **self.rows.joined(), **self._measured()}
         outputs = [f"{self.path}.arrays"]
         for name, records in self.records.items():
             arrays.update({f"{name}.{key}": values for key, values in sorted_segment(records.joined()).items()})
@@ -206,11 +262,24 @@ class _Part:
         if self.texts:
             write_ipc(f"{self.path}.texts", _TEXTS_SCHEMA, self.texts)
             outputs.append(f"{self.path}.texts")
-        if self.bad:
-            write_ipc(f"{self.path}.bad", BAD_SCHEMA, [_bad_batch(self.task.unit.source, self.bad)])
+        columns = self._joined_columns()
+        if columns is not None:
+            write_ipc(f"{self.path}.columns", columns.schema, columns.to_batches())
+            outputs.append(f"{self.path}.columns")
+        # What stages failed on stands in the order of the file, like what could not be read.
+        self.bad.sort(key=lambda item: (item[0], item[1].position))
+        bad = [(self.task.unit.files[number].relative, record) for number, record in self.bad]
+        if bad:
+            write_ipc(f"{self.path}.bad", BAD_SCHEMA, [_bad_batch(self.task.unit.source, bad)])
             outputs.append(f"{self.path}.bad")
         # Written last: what stands beside it counts only when it is named here, not when an earlier attempt left it.
-        write_arrays(f"{self.path}.arrays", arrays, {"sources": list(self.sources), "beside": [_suffix(o) for o in outputs[1:]]})
+        meta = {
+            "sources": list(self.sources),
+            "beside": [_suffix(o) for o in outputs[1:]],
+            "reasons": list(self.reasons),  # by code, from 1
+            "measures": {name: {"unit": m.unit, "threshold": m.threshold} for name, [(_, m), *_] in self.measures.items()},
+        }
+        write_arrays(f"{self.path}.arrays", arrays, meta)
         alive = arrays["removed_by"] == KEPT
         return {
             "path": self.path,
@@ -223,15 +292,38 @@ class _Part:
             "bad_record_bytes": sum(record.lost_bytes for _, record in self.bad if not record.is_rest),
             "unread_bytes": self.unread_bytes,
             "unread_records": self.unread_records,
-            "bad_by_source": {self.task.unit.source: len(self.bad)} if self.bad else {},
+            "bad_by_source": {self.task.unit.source: len(bad)} if bad else {},
+            "failed": Counter(record.stage for _, record in bad if record.stage),
             "bad_by_reason": Counter(record.reason.split(":")[0] for _, record in self.bad),
-            "first_bad": [f"{self.task.unit.source}/{path} at {record.position}: {record.reason}" for path, record in self.bad[:3]],
+            "first_bad": [f"{self.task.unit.source}/{path} at {record.position}: {record.reason}" for path, record in bad[:3]],
             "by_source": {name: dict(counter) for name, counter in self.by_source.items()},
             "removed": {name: int((arrays["removed_by"] == index).sum()) for index, name in self._map_stages()},
             "records": {name: len(arrays.get(f"{name}.key", ())) for name in self.records},
             "sources": list(self.sources),
             "compression_sample": self.compression_sample,
+            "stage_columns": {} if columns is None else {f.name: str(f.type) for f in columns.schema if f.name != "row"},
+            "edited": {stage.name: len(arrays.get(f"edited.{stage.name}.row", ())) for stage in self.task.stages},
         }
+
+    def _measured(self) -> dict[str, np.ndarray]:
+        """Measures of all rows, NaN where a stage did not look."""
+        arrays = {}
+        for name, pieces in self.measures.items():
+            array = np.full(self.n_documents, np.nan)
+            for start, measure in pieces:
+                array[start : start + len(measure.values)] = measure.values
+            arrays[f"measure.{name}"] = array
+        return arrays
+
+    def _joined_columns(self) -> pa.Table | None:
+        """The columns that stages made. Raises ValueError when their types differ between batches."""
+        if not self.columns:
+            return None
+        try:
+            return joined_columns(self.columns)
+        except ValueError as error:
+            file = self.task.unit.files[0].info.path
+            raise ValueError(f"{error}, in {file} or a file that is read with it; give pa.array(values, TYPE)") from None
 
     def _empty_columns(self) -> dict[str, np.ndarray]:
         """The columns of a part without documents."""
@@ -327,7 +419,7 @@ def _batches(task: FirstPassTask, number: int, piece: Piece, digests: dict[int, 
             piece,
             task.columns,
             maximum_document_bytes=task.maximum_document_bytes,
-            with_details=bool(task.keep_columns),
+            with_details=bool(task.keep_columns) or needs_columns(task.stages),
         )
         yield from reader
         if task.limit is None:
@@ -380,6 +472,7 @@ def _bad_batch(source: str, bad: list[tuple[str, BadRecord]]) -> pa.RecordBatch:
         [record.position for _, record in bad],
         [record.reason for _, record in bad],
         [record.raw for _, record in bad],
+        [record.id for _, record in bad],
     ]
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, BAD_SCHEMA, strict=True)], schema=BAD_SCHEMA)
 

@@ -63,9 +63,10 @@ class GlobalSteps:
         columns: dict[str, Columns],
         maximum_document_bytes: int,
         worker_bytes: int,
+        seed: int,
     ) -> None:
         self.runner, self.stages, self.inputs, self.columns = runner, stages, inputs, columns
-        self.maximum_document_bytes, self.worker_bytes = maximum_document_bytes, worker_bytes
+        self.maximum_document_bytes, self.worker_bytes, self.seed = maximum_document_bytes, worker_bytes, seed
 
     def decide_all(self) -> list[Decision]:
         """Every global stage in order."""
@@ -141,6 +142,7 @@ class GlobalSteps:
             source_names=self.inputs.source_names,
             earlier=earlier,
             keep_rules=tuple(minhash.keep_rules) if minhash else ("first",),
+            sample_seed=self.seed if minhash else None,
             annotate=minhash is not None and minhash.action == "annotate",
             verify=verify,
             output=self.runner.path("members", f"{key}.arrays") if verify else output,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from curation import storage
 from curation.engine.decide import write_segments
@@ -15,6 +16,7 @@ from curation.engine.ledger import task_key
 from curation.engine.parts import Part, write_parts
 from curation.engine.plan import Plan
 from curation.engine.removal_log import FileTable
+from curation.engine.stage_pass import common_type
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Inputs:
     parts: list[Part]
     counts: list[dict[str, Any]]
     key: str  # names the content, and its order
+    stage_columns: tuple[tuple[str, str], ...]  # (name, Arrow type) of what user stages made
     source_names: tuple[str, ...]  # those that a `by` column made included: the plan's order first, then by name
 
     @property
@@ -60,4 +63,24 @@ def number_inputs(plan: Plan, units: list[dict[str, Any]], work: str) -> Inputs:
     if len(named) > MOST_SOURCES:
         raise ValueError(f"`by` makes {len(named):,} sources, more than {MOST_SOURCES:,}; name a member with few values")
     planned = [name for name in plan.sources if name in named]
-    return Inputs(parts, counts, task_key(content, order), (*planned, *sorted(named - set(planned))))
+    names = (*planned, *sorted(named - set(planned)))
+    return Inputs(parts, counts, task_key(content, order), _stage_columns(plan, parts, counts), names)
+
+
+def _stage_columns(plan: Plan, parts: list[Part], counts: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """The columns that user stages made, with types that agree. Raises ValueError that names two files where they do not."""
+    kinds: dict[str, tuple[str, Part]] = {}
+    lifted = {name for source in plan.sources.values() for name in source.columns}
+    for part, count in zip(parts, counts, strict=True):
+        for name, kind in count["stage_columns"].items():
+            if name in lifted:
+                raise ValueError(f"a stage makes the column {name!r}, which a source lifts; choose another name")
+            known, first = kinds.get(name, ("null", part))
+            common = common_type(pa.type_for_alias(known), pa.type_for_alias(kind))
+            if common is None:
+                raise ValueError(
+                    f"the column {name!r} that a stage made is {known} in {first.unit.files[0].info.path} and {kind} in "
+                    f"{part.unit.files[0].info.path}; give pa.array(values, TYPE)"
+                )
+            kinds[name] = (str(common), part if known == "null" else first)
+    return tuple((name, "string" if kind == "null" else kind) for name, (kind, _) in sorted(kinds.items()))

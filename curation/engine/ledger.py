@@ -17,7 +17,7 @@ from curation import storage
 
 _SYNC_EVERY = 50
 # Raised when what tasks leave in the work folder changes its form or meaning.
-_ENGINE_VERSION = 1
+_ENGINE_VERSION = 2
 
 
 def task_key(*parts: Any) -> str:

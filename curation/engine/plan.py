@@ -18,7 +18,7 @@ from curation.documents import MAXIMUM_FILES
 from curation.engine.ledger import task_key
 from curation.engine.recipe import Recipe, Source
 from curation.formats.records import Columns, Piece
-from curation.stages import GlobalStage
+from curation.stages import MapStage, Stage
 
 _UNIT_BYTES = (16 * 2**20, 256 * 2**20)  # raw bytes of a unit, smallest and largest
 _MOST_FILES_OF_A_UNIT = 8192
@@ -141,8 +141,7 @@ def first_pass_settings(recipe: Recipe) -> list[object]:
     """Everything that decides what the first pass leaves: the part of the recipe in a unit's key."""
     stages = []
     for stage in recipe.built:
-        plain = stage.settings.model_dump(mode="json")
-        settings = stage.observed_settings() if isinstance(stage, GlobalStage) else plain
+        settings = stage.observed_settings()
         stages.append([stage.name, type(stage).__name__, stage.version, settings, stage.library_versions()])
     return [unicodedata.unidata_version, stages, recipe.max_document_bytes, recipe.seed, recipe.output.split, keep_columns(recipe)]
 
@@ -186,7 +185,7 @@ def _fall_back(recipe: Recipe, input_path: str | None) -> tuple[list[Source], li
         raise ValueError(f"no file matches {patterns}")
     name = re.sub(r"[\s/@*?\x00-\x1f\x7f\ud800-\udfff]", "_", os.path.basename(input_path.rstrip("/")).split(".")[0]) or "input"
     template = recipe.sources[0]
-    plain = {"format": None, "priority": 0, "by": None, "split": None, "streaming": False}
+    plain = {"format": None, "priority": 0, "by": None, "split": None, "streaming": False, "license": None}
     source = replace_source(template, name=name, path=input_path, **plain)
     if formats.is_dataset_directory(input_path):
         source = replace_source(source, format="huggingface")
@@ -259,7 +258,7 @@ def _units(plan: Plan) -> list[Unit]:
     def add(files: list[InputFile], pieces: list[Piece], raw_bytes: int) -> None:
         source = plan.sources[files[0].source]
         what = [[*file.identity, piece.start, piece.end] for file, piece in zip(files, pieces, strict=True)]
-        columns = source.model_dump(mode="json", exclude={"path", "priority"})
+        columns = source.model_dump(mode="json", exclude={"path", "priority", "license"})
         key = task_key("first pass", settings, columns, what)
         units.append(Unit(key, source.name, tuple(pieces), tuple(files), raw_bytes))
 
@@ -307,17 +306,25 @@ def limited(plan: Plan, limit: int | None) -> Plan:
 
 
 def keep_columns(recipe: Recipe) -> tuple[str, ...]:
-    """Lifted columns that keep rules compare. ValueError when a source does not lift one of them."""
-    rules = [rule for stage in recipe.built for rule in getattr(stage.settings, "keep_rules", [])]
-    wanted = sorted({rule.removeprefix("highest:").strip() for rule in rules if rule.startswith("highest:")})
-    for source in recipe.sources:
-        missing = [column for column in wanted if column not in source.columns]
-        if missing:
-            raise ValueError(
-                f"keep: 'highest: {missing[0]}' needs that column in every source; "
-                f"give source {source.name} `columns: {{{missing[0]}: meta.{missing[0]}}}`"
-            )
-    return tuple(wanted)
+    """Columns that keep rules compare. ValueError when a source does not lift one, and no stage before could make it."""
+    wanted: set[str] = set()
+    made = False
+    for stage in recipe.built:
+        made |= isinstance(stage, MapStage) and stage.needs_columns
+        for column in _compared(stage):
+            wanted.add(column)
+            missing = [source.name for source in recipe.sources if column not in source.columns]
+            if missing and not made:
+                raise ValueError(
+                    f"keep: 'highest: {column}' needs that column in every source; "
+                    f"give source {missing[0]} `columns: {{{column}: meta.{column}}}`"
+                )
+    return tuple(sorted(wanted))
+
+
+def _compared(stage: Stage) -> list[str]:
+    rules = getattr(stage.settings, "keep_rules", [])
+    return [rule.removeprefix("highest:").strip() for rule in rules if rule.startswith("highest:")]
 
 
 def _whole(file: InputFile) -> Piece:

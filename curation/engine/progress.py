@@ -7,6 +7,7 @@ log of a day's run can be read.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows steps on `console` (standard error unless given): bars where it is a terminal or a notebook, else lines.
+    """Shows steps on `console` (standard error unless given): bars where it is a terminal or a notebook with widgets, else lines.
 
     `quiet` shows nothing; a log file gets its lines all the same. `clock` gives seconds, for tests.
     """
@@ -126,7 +127,7 @@ class Progress:
         self._live = (
             self._console is not None
             and not self._console.is_dumb_terminal
-            and (self._console.is_terminal or self._console.is_jupyter)
+            and (self._console.is_terminal or (self._console.is_jupyter and _notebook_has_widgets()))
         )
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
@@ -241,6 +242,11 @@ class Progress:
         with contextlib.suppress(OSError):  # a full disk stops the run by itself, and says so
             self._log.writelines(f"{line}\n" for line in lines)
             self._log.flush()
+
+
+def _notebook_has_widgets() -> bool:
+    """Whether bars can move in a notebook; lines are printed below a cell in any."""
+    return importlib.util.find_spec("ipywidgets") is not None
 
 
 def _tasks(n: int) -> str:

@@ -56,10 +56,17 @@ def check_bad_fraction(units: list[dict[str, Any]], maximum_fraction: float, out
     )
 
 
-def write_quarantine(parts: list[Part], path: str) -> None:
-    """Commit all bad records of `parts` as one Parquet file; with none, a file without rows, so that readers find the columns."""
-    with storage.commit(path) as temporary, pq.ParquetWriter(temporary, BAD_SCHEMA, compression="zstd") as writer:
-        for part in parts:
-            if "bad" in part.arrays().meta["beside"]:
-                reader = read_ipc(f"{part.path}.bad")
-                writer.write_table(pa.Table.from_batches(map(reader.get_batch, range(reader.num_record_batches)), BAD_SCHEMA))
+def write_quarantine(parts: list[Part], path: str) -> dict[str, str]:
+    """Commit all bad records of `parts` as one Parquet file, {"path", "sha256"}.
+
+    With none it is a file without rows, so that readers find the columns.
+    """
+    with storage.commit(path) as temporary:
+        with pq.ParquetWriter(temporary, BAD_SCHEMA, compression="zstd") as writer:
+            for part in parts:
+                if "bad" in part.arrays().meta["beside"]:
+                    reader = read_ipc(f"{part.path}.bad")
+                    batches = map(reader.get_batch, range(reader.num_record_batches))
+                    writer.write_table(pa.Table.from_batches(batches, BAD_SCHEMA))
+        sha256 = storage.sha256(temporary)
+    return {"path": path, "sha256": sha256}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from curation import storage
 from curation.documents import RESERVED_COLUMNS
 from curation.stages import Settings, Stage, stage_class, stage_names
+from curation.stages.python import UserCodeError
 
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -36,6 +39,7 @@ class Source(BaseModel):
     columns: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
     split: str | None = None  # of a Hugging Face data set
     streaming: bool = False  # read a Hugging Face data set as a stream (it is copied into work/ first)
+    license: str | None = Field(None, min_length=1, max_length=200)  # for the data card; None: unknown
 
     @field_validator("columns")
     @classmethod
@@ -69,6 +73,17 @@ class Output(BaseModel):
         return value
 
 
+class Published(BaseModel):
+    """Figures that somebody published for the same job, to stand beside ours where the input is comparable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: str
+    # Of each source: documents of the published input, and the share of its bytes that were removed as duplicates.
+    sources: dict[str, tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, le=1)]]]
+    overall: float = Field(ge=0, le=1)  # that share over all sources
+
+
 class Recipe(BaseModel):
     """A whole recipe; `stages` holds built stage objects."""
 
@@ -82,6 +97,7 @@ class Recipe(BaseModel):
     max_bad_fraction: float = Field(0.001, ge=0, le=1)
     max_document_bytes: int = Field(2**25, ge=1024, le=2**31 - 2**20)
     deviations: list[str] = Field(default_factory=list)  # from what the recipe reproduces, shown after a run
+    published: Published | None = None
 
     @field_validator("sources")
     @classmethod
@@ -107,15 +123,7 @@ class Recipe(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Everything that decides the output, as plain JSON: for run.json, task keys and the report."""
         plain = self.model_dump(mode="json", exclude={"stages"})
-        plain["stages"] = [
-            {
-                "name": stage.name,
-                "stage": type(stage).__name__,
-                "version": stage.version,
-                **stage.settings.model_dump(mode="json"),
-            }
-            for stage in self.built
-        ]
+        plain["stages"] = [stage.recorded() for stage in self.built]
         return plain
 
 
@@ -126,11 +134,16 @@ def shipped_recipes() -> dict[str, str]:
     return {name: named[name].read_text(encoding="utf-8") for name in sorted(named)}
 
 
-def load_recipe(name_or_path: str, input_path: str | None = None, settings: dict[str, Any] | None = None) -> Recipe:
-    """The recipe `name_or_path` (a shipped name or a YAML file) with {input} filled in and `settings` applied.
+def load_recipe(
+    recipe: str | Mapping[str, Any], input_path: str | None = None, settings: dict[str, Any] | None = None
+) -> Recipe:
+    """The recipe `recipe` (a shipped name, a YAML file, or its content as Python data) with {input} and `settings` applied.
 
     `settings` maps "STAGE.KEY" (or "output.KEY", "max_bad_fraction", ...) to a value. Raises ValueError on any mistake.
     """
+    if isinstance(recipe, Mapping):
+        return _checked(_as_read_from_yaml(recipe, ()), _Keys(None, "the recipe"), input_path, settings or {})
+    name_or_path = recipe
     shipped = shipped_recipes()
     if name_or_path in shipped:
         text, where = shipped[name_or_path], f"{name_or_path}.yaml"
@@ -161,8 +174,15 @@ def parse_recipe(text: str, where: str, input_path: str | None, settings: dict[s
     if not isinstance(plain, dict):
         raise ValueError(f"{where}: a recipe is a mapping with name, sources and stages")
     _refuse_repeated_keys(root, where, set())
+    return _checked(plain, lines, input_path, settings)
+
+
+def _checked(plain: dict[str, Any], lines: _Lines, input_path: str | None, settings: dict[str, Any]) -> Recipe:
+    """The recipe with the content `plain`, which is changed on the way; `lines` says where a key stands."""
     _check_keys(plain, Recipe, (), lines)
     _check_sources(plain, input_path, lines)
+    if plain.get("published") is not None:
+        _check_keys(plain["published"], Published, ("published",), lines)
     plain["output"] = plain.get("output") or {}
     _check_keys(plain["output"], Output, ("output",), lines)
     entries = [_stage_entry(entry, index, lines) for index, entry in enumerate(_listed(plain, "stages", lines))]
@@ -239,6 +259,27 @@ class _Lines:
         return f"{self.where}, line {line}"
 
 
+class _Keys(_Lines):
+    """Places in a recipe that is Python data."""
+
+    def at(self, path: tuple[Any, ...]) -> str:
+        steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in path]
+        return ": ".join(filter(None, [self.where, "".join(steps).lstrip(".")]))
+
+
+def _as_read_from_yaml(value: Any, path: tuple[Any, ...]) -> Any:
+    """A copy of Python data with the types that YAML has. ValueError where there is no such type."""
+    if isinstance(value, Mapping):
+        return {str(key): _as_read_from_yaml(one, (*path, str(key))) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_read_from_yaml(one, (*path, index)) for index, one in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"{_Keys(None, 'the recipe').at(path)}: {value!r} is nothing that a recipe can hold")
+
+
 def _listed(plain: dict[str, Any], key: str, lines: _Lines) -> list[Any]:
     value = plain.get(key)
     if not isinstance(value, list):
@@ -295,6 +336,8 @@ def _stage_entry(entry: Any, index: int, lines: _Lines) -> _StageEntry:
     if not isinstance(given, dict | None):
         raise ValueError(f"{lines.at(path)}: the settings of {stage} are `key: value` pairs, not {given!r}")
     settings = dict(given or {})
+    if stage == "python" and isinstance(settings.get("file"), str):
+        settings["file"] = os.path.abspath(os.path.join(os.path.dirname(lines.where), settings["file"]))  # beside the recipe
     name = settings.pop("as", stage)
     if not isinstance(name, str) or not _STAGE_NAME.fullmatch(name):
         raise ValueError(f"{lines.at((*path, 'as'))}: as: {name!r} is no name; use letters, digits, - and _")
@@ -310,6 +353,10 @@ def _apply_settings(plain: dict[str, Any], entries: list[_StageEntry], settings:
         head, _, rest = key.partition(".")
         if head in by_name and rest:
             entry = by_name[head]
+            outer, _, inner = rest.partition(".")
+            if entry.stage == "python" and outer == "settings" and inner:
+                entry.given[outer] = {**(entry.given.get(outer) or {}), inner: value}
+                continue
             if rest not in entry.known:
                 near = _nearest(rest, entry.known) or f"; known keys: {', '.join(entry.known) or 'none'}"
                 raise ValueError(f"--set {key}: {head} has no setting {rest!r}{near}")
@@ -334,7 +381,12 @@ def _build(entry: _StageEntry, lines: _Lines, settings: dict[str, Any]) -> Stage
         checked: Settings = cls.settings_class.model_validate(entry.given)
     except ValidationError as error:
         raise ValueError(_explain(error, entry.path, entry.name, lines, settings)) from None
-    return cls(entry.name, checked)
+    try:
+        return cls(entry.name, checked)
+    except UserCodeError as error:
+        field = ".".join([entry.name, *error.setting])
+        where = f"--set {field}" if field in settings else lines.at((*entry.path, *error.setting))
+        raise ValueError(f"{where}: {'' if field in settings else f'{field}: '}{error}") from None
 
 
 def _explain(error: ValidationError, path: tuple[Any, ...], stage: str, lines: _Lines, settings: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""The record of what goes: removed/ and duplicates/, partitioned by a hash of the id that a person looks up.
+"""The record of what goes and what is edited: removed/, duplicates/ and edited/, partitioned by a hash of the id that a person
+looks up.
 
 A task of the second pass leaves one file with a batch for each partition; an index task joins the batches of a partition, sorted
 by that id, so that a reader's row-group statistics find one row in a large table.
@@ -20,7 +21,7 @@ import xxhash
 from curation import storage
 from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
 from curation.engine.first_pass import read_ipc, write_ipc
-from curation.stages import GlobalStage, MapStage, Stage
+from curation.stages import GlobalStage, Stage
 
 if TYPE_CHECKING:
     from curation.engine.second_pass import DecidedPart
@@ -39,6 +40,15 @@ REMOVED_SCHEMA = pa.schema(
     ]
 )
 DUPLICATES_SCHEMA = pa.schema([("duplicate_of", pa.string()), ("id", pa.string()), ("stage", pa.string())])
+EDITED_SCHEMA = pa.schema(
+    [("id", pa.string()), ("stage", pa.string()), ("characters_before", pa.uint64()), ("characters_after", pa.uint64())]
+)
+# Each table with the column that it is partitioned and sorted by.
+LOGS = {
+    "removed": (REMOVED_SCHEMA, "id"),
+    "duplicates": (DUPLICATES_SCHEMA, "duplicate_of"),
+    "edited": (EDITED_SCHEMA, "id"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,7 @@ class RemovalLog:
         self.stages = stages
         self._files_path = files
         self._files: FileTable | None = None
-        self._removed: list[pa.Table] = []
-        self._duplicates: list[pa.Table] = []
+        self._tables: dict[str, list[pa.Table]] = {name: [] for name in LOGS}
 
     def add(self, part: DecidedPart, rows: np.ndarray, subset: pa.Array | None) -> None:
         """Log those of `rows` (int64) of the part that go; `subset` has an entry a row, or is None when the source has none."""
@@ -73,14 +82,13 @@ class RemovalLog:
         gone = rows[at]
         stages = part.removed_by[gone]
         names = np.array([stage.name for stage in self.stages], object)
-        reasons = np.array([stage.reason for stage in self.stages], object)
         table = pa.table(
             [
                 pa.array(part.ids(gone), pa.string()),
                 pa.array(part.source_names(gone), pa.string()),
                 subset.take(pa.array(at)) if subset is not None else pa.nulls(len(gone), pa.string()),
                 pa.array(names[stages], pa.string()),
-                pa.array(reasons[stages], pa.string()),
+                pa.array(part.reasons(gone), pa.string()),
                 pa.array(self._duplicates_of(part, gone, stages), pa.string()),
                 pa.array(part.similarity[gone], pa.float32(), from_pandas=True),
                 pa.array(self._details(part, gone, stages), pa.string()),
@@ -88,9 +96,27 @@ class RemovalLog:
             ],
             schema=REMOVED_SCHEMA,
         )
-        self._removed.append(table)
+        self._tables["removed"].append(table)
         duplicated = table.filter(pc.is_valid(table["duplicate_of"]))
-        self._duplicates.append(duplicated.select(DUPLICATES_SCHEMA.names))
+        self._tables["duplicates"].append(duplicated.select(DUPLICATES_SCHEMA.names))
+
+    def add_edits(self, part: DecidedPart) -> int:
+        """Log what stages edited in the part, in documents that go later too; how many documents that is."""
+        edited = np.zeros(part.part.n_documents, bool)
+        for stage in self.stages:
+            name = f"edited.{stage.name}"
+            if f"{name}.row" not in part.arrays:
+                continue
+            rows = part.arrays.read(f"{name}.row").astype(np.int64)
+            columns = [
+                pa.array(part.ids(rows), pa.string()),
+                pa.array([stage.name] * len(rows), pa.string()),
+                pa.array(part.arrays.read(f"{name}.before").astype(np.uint64)),
+                pa.array(part.arrays.read(f"{name}.after").astype(np.uint64)),
+            ]
+            self._tables["edited"].append(pa.table(columns, schema=EDITED_SCHEMA))
+            edited[rows] = True
+        return int(edited.sum())
 
     def _duplicates_of(self, part: DecidedPart, gone: np.ndarray, stages: np.ndarray) -> list[str | None]:
         of_global = np.array([isinstance(stage, GlobalStage) for stage in self.stages])[stages]
@@ -111,23 +137,22 @@ class RemovalLog:
 
     def _details(self, part: DecidedPart, gone: np.ndarray, stages: np.ndarray) -> list[str | None]:
         details: list[str | None] = [None] * len(gone)
+        measures = part.arrays.meta["measures"]
         for index in np.unique(stages).tolist():
-            stage = self.stages[index]
-            if not isinstance(stage, MapStage) or f"measure.{stage.name}" not in part.arrays:
+            name = self.stages[index].name
+            if name not in measures:
                 continue
-            measure = part.arrays.whole(f"measure.{stage.name}")
+            values, unit = part.arrays.whole(f"measure.{name}"), measures[name]["unit"]
             for row in np.flatnonzero(stages == index).tolist():
-                details[row] = f"{measure[gone[row]]:g} {stage.unit}"
+                value = values[gone[row]]
+                details[row] = None if np.isnan(value) else f"{value:.15g} {unit}".strip()
         return details
 
     def close(self, output: str, n_partitions: int) -> dict[str, str]:
-        """Write both tables, one batch a partition; the paths of those that have rows."""
+        """Write the tables, one batch a partition; the paths of those that have rows."""
         paths = {}
-        for name, tables, schema, key in (
-            ("removed", self._removed, REMOVED_SCHEMA, "id"),
-            ("duplicates", self._duplicates, DUPLICATES_SCHEMA, "duplicate_of"),
-        ):
-            table = pa.concat_tables(tables) if tables else schema.empty_table()
+        for name, (schema, key) in LOGS.items():
+            table = pa.concat_tables(self._tables[name]) if self._tables[name] else schema.empty_table()
             if table.num_rows:
                 paths[name] = f"{output}-{name}.arrow"
                 _write_partitions(paths[name], table, key, n_partitions)
@@ -148,13 +173,13 @@ def _write_partitions(path: str, table: pa.Table, key: str, n_partitions: int) -
 
 
 def id_partitions(ids: list[str], n_partitions: int) -> np.ndarray:
-    """The partition of removed/ and duplicates/ in which an id is looked up: XXH3-64 of its UTF-8 bytes modulo their number."""
+    """The partition of a log in which an id is looked up: XXH3-64 of its UTF-8 bytes modulo the number of partitions."""
     return np.array([xxhash.xxh3_64_intdigest(value.encode()) % n_partitions for value in ids], np.int64)
 
 
 @dataclass(frozen=True)
 class IndexTask:
-    """One partition of removed/ or duplicates/."""
+    """One partition of a log."""
 
     partition: int
     segments: tuple[str, ...]
@@ -170,4 +195,5 @@ def index_partition(task: IndexTask) -> dict[str, Any]:
     table = table.sort_by([(name, "ascending") for name in order])
     with storage.commit(task.output) as temporary:
         pq.write_table(table, temporary, compression="zstd", row_group_size=65_536)
-    return {"outputs": [task.output], "rows": table.num_rows}
+        sha256 = storage.sha256(temporary)
+    return {"outputs": [task.output], "rows": table.num_rows, "sha256": sha256}

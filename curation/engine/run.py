@@ -3,16 +3,19 @@
   first pass   a task a unit of input: read, run the stages, leave keys and a few bytes a document
   shuffle      for each global stage: edges by partition, components, perhaps verification, decisions
   second pass  a task an output file: read again, write what stays, record what goes
-  publish      small files joined, removed/ and duplicates/ indexed, everything moved into place
+  publish      small files joined, removed/ and duplicates/ indexed, everything moved into place, the page rendered
 """
 
 from __future__ import annotations
 
 import errno
+import shlex
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from curation import storage
@@ -23,12 +26,13 @@ from curation.engine.global_steps import GlobalSteps
 from curation.engine.inputs import Inputs, number_inputs
 from curation.engine.ledger import task_key
 from curation.engine.lock import locked
-from curation.engine.output_steps import OutputSteps
+from curation.engine.output_steps import OutputSteps, document_columns, sample_files
 from curation.engine.plan import Plan, Unit, columns_of, keep_columns, limited, make_plan
 from curation.engine.progress import Progress
 from curation.engine.quarantine import TooManyBadRecordsError, check_bad_fraction, write_quarantine
 from curation.engine.recipe import Recipe
 from curation.engine.run_folder import (
+    DERIVED,
     FORMAT_VERSION,
     RunFolder,
     check_not_foreign,
@@ -40,6 +44,7 @@ from curation.engine.run_folder import (
     results_are_there,
 )
 from curation.engine.task_runner import TaskRunner
+from curation.report import PAGE, render
 from curation.report.build import build_report
 from curation.stages.minhash import MinHash
 
@@ -111,6 +116,8 @@ def run_recipe(
         if earlier is not None and _is_complete(earlier, key, folder, plan):
             report = folder.read("report.json")
             if report is not None:
+                if not all(storage.exists(storage.join(folder.output, name)) for name in DERIVED):
+                    report = _with_page(report, folder, progress)
                 return {**report, "already_complete": True}
         needed = preflight.estimate(plan, folder, options.expected_workers, options.worker_bytes)
         warnings = [*preflight.check(needed, folder), *_idle_settings(recipe)]
@@ -120,9 +127,22 @@ def run_recipe(
         description = describe_run(plan, input_path, options.limit, key, folder.work)
         runner = TaskRunner(folder, progress, options.executor, options.address, options.workers)
         try:
-            return _Driver(plan, options, runner).run(description, warnings, started)
+            report = _Driver(plan, options, runner).run(description, warnings, started)
         finally:
             runner.close()
+        return _with_page(report, folder, progress)
+
+
+def _with_page(report: dict[str, Any], folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """Render the page and the card; a run is no less finished when that fails, so the report gets a warning then."""
+    try:
+        render(folder.output)
+    except Exception as error:
+        progress.log(traceback.format_exc())
+        again = f"curate report {shlex.quote(folder.output)}"
+        line = f"{PAGE} or the card could not be made, {type(error).__name__}: {error}; the run is complete, `{again}` makes them"
+        return {**report, "warnings": [*report["warnings"], line]}
+    return report
 
 
 def _remarks(plan: Plan, recipe: Recipe) -> list[str]:
@@ -142,10 +162,11 @@ def _idle_settings(recipe: Recipe) -> list[str]:
 
 
 def _run_key(plan: Plan, limit: int | None) -> str:
-    """Names what a run does. Where the input lies is no part of it: an input that was moved as a whole is the same."""
+    """Names what a run does. Where input and code lie is no part of it: what was moved as a whole is the same."""
     recipe = plan.recipe.resolved()
     sources = [{**source, "path": None} for source in recipe["sources"]]
-    return task_key("run", [unit.key for unit in plan.units], {**recipe, "sources": sources}, limit)
+    stages = [{**stage, "file": None} for stage in recipe["stages"]]
+    return task_key("run", [unit.key for unit in plan.units], {**recipe, "sources": sources, "stages": stages}, limit)
 
 
 @contextmanager
@@ -189,25 +210,27 @@ class _Driver:
         self._check_bad(units, inputs)
         recipe = self.recipe
         steps = GlobalSteps(
-            self.runner, recipe.built, inputs, self.columns, recipe.max_document_bytes, self.options.worker_bytes
+            self.runner, recipe.built, inputs, self.columns, recipe.max_document_bytes, self.options.worker_bytes, recipe.seed
         )
         decided = steps.decide_all()
         output = OutputSteps(self.runner, recipe, inputs, self.columns, decided)
         written = output.second_pass()
-        moves = output.finished_files(written)
-        outputs = [{"path": relative, "bytes": storage.file_size(staged)} for staged, relative in moves]
-        moves = [(storage.relative(staged, folder.output), relative) for staged, relative in moves]
+        samples = output.samples(written)
+        finished = [*output.finished_files(written), *sample_files(samples)]
+        outputs = [file.entry() for file in finished]
+        moves = [(storage.relative(file.staged, folder.output), file.path) for file in finished]
         report = build_report(
             plan=self.plan,
             units=units,
             decided=[(recipe.built[decision.index], decision.result) for decision in decided],
             written=written,
+            samples=samples,
             input_path=description["input"]["path"],
             output=folder.output,
             outputs=outputs,
             warnings=warnings,
             tasks=self.runner.tasks,
-            seconds=self.runner.seconds,
+            steps=self.runner.steps,
             raw_bytes_read=self.runner.raw_bytes_read,
             total_seconds=time.monotonic() - started,
             peak_memory=self.runner.peak_memory(),
@@ -215,8 +238,10 @@ class _Driver:
             limit=self.options.limit,
             format_version=FORMAT_VERSION,
         )
+        folder.drop_derived()  # a page of the run before must not stand beside new results
         # From here on a kill costs nothing: the same command finishes the moves that run.json lists.
         folder.write("report.json", report)
+        description |= {"columns": document_columns(written), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
         folder.write("run.json", {**description, "status": "publishing", "moves": moves, "outputs": outputs})
         publish(folder)
         return report

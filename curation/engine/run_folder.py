@@ -21,9 +21,14 @@ from curation import storage
 from curation.engine.ledger import ledger_root, task_key
 from curation.engine.lock import LOCK_NAME, locked
 from curation.engine.plan import Plan
+from curation.report import PAGE
 
 FORMAT_VERSION = 1
-RESULT_FOLDERS = ("documents", "removed", "duplicates", "quarantine")
+RESULT_FOLDERS = ("documents", "removed", "duplicates", "edited", "quarantine", "samples")
+# Made after publishing from report.json, run.json and samples/ alone. A person may keep a README.md of their own in DIR: those that
+# a run made hold the mark.
+MADE_BY = "made by moxin-curation from report.json and run.json"
+DERIVED = {PAGE: "", "README.md": MADE_BY, "croissant.json": MADE_BY}
 # Libraries whose version can change a decision or a byte of the output.
 _DECIDING = ("ftfy", "numpy", "pyarrow", "xxhash", "orjson", "zstandard", "datasketch", "numba", "datasets", "ray")
 
@@ -78,6 +83,17 @@ class RunFolder:
         data = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
         storage.write_bytes(storage.join(self.output, name), data + b"\n")
 
+    def may_replace(self, name: str) -> bool:
+        """Whether DIR/`name`, one of the derived files, is not there or was made by a run."""
+        path = storage.join(self.output, name)
+        return not storage.exists(path) or DERIVED[name].encode() in storage.read_bytes(path)
+
+    def drop_derived(self) -> None:
+        """Delete what was made from the reports of an earlier run."""
+        for name in DERIVED:
+            if self.may_replace(name):
+                storage.delete(storage.join(self.output, name))
+
     def empty(self) -> None:
         """Forget an earlier run (`--fresh`); run.json goes last, so that a kill leaves a folder that is still known as a run's."""
         _clear(self.work)
@@ -86,6 +102,7 @@ class RunFolder:
             os.unlink(self.ledger)
         for name in RESULT_FOLDERS:
             storage.delete_tree(storage.join(self.output, name))
+        self.drop_derived()
         for name in ("report.json", "run.json"):
             if storage.exists(storage.join(self.output, name)):
                 storage.delete(storage.join(self.output, name))
@@ -201,7 +218,7 @@ def describe_run(plan: Plan, input_path: str | None, limit: int | None, key: str
         "limit": limit,
         "work": work,
         "unit_bytes": plan.unit_bytes,
-        "input": {"path": input_path, "files": files},
+        "input": {"path": input_path and storage.absolute(input_path), "files": files},
         "versions": versions(),
     }
 

@@ -19,10 +19,9 @@ from curation.engine.first_pass import KEPT, SPLITS, read_ipc
 from curation.engine.parts import Part, Rows, read_rows
 from curation.engine.quarantine import write_quarantine
 from curation.engine.removal_log import RemovalLog
+from curation.engine.samples import SampleChoice, Sampler
 from curation.formats.records import Columns
 from curation.stages import Stage
-
-_EXCERPT_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,12 @@ class SecondPassTask:
     files: str  # a pickled FileTable
     columns: dict[str, Columns]
     lifted: tuple[str, ...]  # lifted columns of all sources: every file has all of them
+    stage_columns: tuple[tuple[str, str], ...]  # (name, Arrow type) of those that user stages made
     maximum_document_bytes: int
     format: str
     cuts: tuple[int, ...]  # a file of documents ends before each of these places in `parts`
-    n_partitions: int  # of removed/ and duplicates/
-    excerpts: tuple[int, ...]  # numbers of documents whose first characters the summary shows
+    n_partitions: int  # of removed/, duplicates/ and edited/
+    samples: SampleChoice
     output: str
 
 
@@ -48,21 +48,22 @@ def second_pass(task: SecondPassTask) -> dict[str, Any]:
     parts = _DecidedParts(task)
     files = _Files(task)
     log = RemovalLog(task.stages, task.files)
-    counts: dict[str, dict[str, list[int]]] = {"kept": {}, "splits": {}, "removed_by": {}}
-    excerpts: dict[str, Any] = {}
-    wanted = [parts[index].wanted_rows() for index in range(len(task.parts))]
+    counts: dict[str, dict[str, list[int]]] = {"kept": {}, "splits": {}, "removed_by": {}, "reasons": {}}
+    edited = 0
     try:
-        finished = 0
-        for rows in read_rows(list(task.parts), wanted, task.columns, task.maximum_document_bytes, with_details=True):
-            while finished < rows.part:
-                files.end_part(finished)
-                finished += 1
-            part = parts[rows.part]
-            _write_kept(part, rows, files)
-            if part.columns.subset:
-                assert rows.details is not None
-                log.add(part, rows.rows, rows.details.column("subset"))
-            excerpts.update(part.excerpts(rows))
+        with Sampler(task.samples, task.stages, f"{task.output}-samples.arrow") as sampler:
+            wanted = _wanted_rows(task, parts, sampler)
+            finished = 0
+            for rows in read_rows(list(task.parts), wanted, task.columns, task.maximum_document_bytes, with_details=True):
+                while finished < rows.part:
+                    files.end_part(finished)
+                    finished += 1
+                part = parts[rows.part]
+                _write_kept(part, rows, files)
+                if part.columns.subset:
+                    assert rows.details is not None
+                    log.add(part, rows.rows, rows.details.column("subset"))
+                sampler.add(part, rows)
         documents = files.close()
     except BaseException as error:
         files.abandon(error)
@@ -70,19 +71,32 @@ def second_pass(task: SecondPassTask) -> dict[str, Any]:
     for index in range(len(task.parts)):
         part = parts[index]
         _count(part, counts)
+        edited += log.add_edits(part)
         if not part.columns.subset:
             log.add(part, np.arange(part.part.n_documents), None)
     removed = log.close(task.output, task.n_partitions)
     quarantine = _quarantine(task)
     outputs = [file["path"] for written in documents.values() for file in written]
     return {
-        "outputs": [*outputs, *removed.values(), *([quarantine] if quarantine else [])],
+        "outputs": [*outputs, *removed.values(), sampler.path, *([quarantine["path"]] if quarantine else [])],
         "documents": documents,
         "removed": removed,
         "quarantine": quarantine,
-        "excerpts": excerpts,
+        "samples": sampler.path,
+        "measures": sampler.measures,
+        "edited": edited,
         **counts,
     }
+
+
+def _wanted_rows(task: SecondPassTask, parts: _DecidedParts, sampler: Sampler) -> list[np.ndarray]:
+    """The rows of each part that have to be read: those that stay, what is sampled, and all when removed rows need a subset."""
+    wanted = []
+    for index in range(len(task.parts)):
+        part = parts[index]
+        sampler.choose(part)
+        wanted.append(np.arange(part.part.n_documents) if part.columns.subset else np.flatnonzero(part.kept))
+    return [np.union1d(rows, sampler.rows(part)) for rows, part in zip(wanted, task.parts, strict=True)]
 
 
 class _Files:
@@ -97,7 +111,8 @@ class _Files:
     def _open(self) -> None:
         suffix = SUFFIXES[self.task.format]
         prefix = f"{self.task.output}-{self._number:04d}"
-        self._files = {split: DocumentFile(f"{prefix}-{split}.{suffix}", self.task.format) for split in SPLITS}
+        members = tuple(name for name, _ in self.task.stage_columns)
+        self._files = {split: DocumentFile(f"{prefix}-{split}.{suffix}", self.task.format, members) for split in SPLITS}
 
     def __getitem__(self, split: str) -> DocumentFile:
         return self._files[split]
@@ -152,6 +167,7 @@ class DecidedPart:
         self.similarity = np.full(n, np.nan, np.float32)
         self.duplicate_ids: dict[int, str] = {}
         self.n_duplicates = np.zeros(n, np.uint32)
+        self._stage_columns: pa.Table | None = None
         self.annotations: list[tuple[np.ndarray, np.ndarray]] = []
         for index, path in task.decisions:
             self._apply(index, path)
@@ -198,27 +214,32 @@ class DecidedPart:
         """Source names of `rows`, object[k]."""
         return np.array(self.sources, object)[self.source[rows]]
 
-    def wanted_rows(self) -> np.ndarray:
-        """Rows that have to be read again: the kept ones, what the summary shows, and all when removed rows need a subset."""
-        wanted = self.kept.copy()
-        if self.columns.subset:
-            wanted[:] = True
-        for number in self.task.excerpts:
-            if 0 <= number - self.part.base < self.part.n_documents:
-                wanted[number - self.part.base] = True
-        return np.flatnonzero(wanted)
+    def reasons(self, rows: np.ndarray) -> list[str]:
+        """Why each of `rows`, all removed, goes: a reason that its stage gave, or the stage's own."""
+        names = self.arrays.meta["reasons"]
+        codes = self.arrays.whole("reason")[rows].tolist() if "reason" in self.arrays else [0] * len(rows)
+        own = np.array([stage.reason for stage in self.task.stages], object)[self.removed_by[rows]]
+        of_map = self.arrays.read("removed_by")[rows] != KEPT
+        return [names[code - 1] if code and mapped else default for code, mapped, default in zip(codes, of_map, own, strict=True)]
 
-    def excerpts(self, rows: Rows) -> dict[str, Any]:
-        """The beginnings of the documents that the summary shows, by document number."""
-        found = {}
-        for number in self.task.excerpts:
-            row = number - self.part.base
-            at = int(np.searchsorted(rows.rows, row))
-            if at < len(rows.rows) and rows.rows[at] == row:
-                name = str(self.source_names(np.array([row]))[0])
-                text = rows.texts[at].as_py()[:_EXCERPT_CHARACTERS]
-                found[str(number)] = {"id": self.ids(np.array([row]))[0], "source": name, "text": text}
-        return found
+    def stage_columns(self, rows: np.ndarray) -> dict[str, pa.Array]:
+        """The columns that user stages made, of `rows` (int64[k])."""
+        wanted = self.task.stage_columns
+        if not wanted:
+            return {}
+        if self._stage_columns is None and "columns" in self.arrays.meta["beside"]:
+            self._stage_columns = read_ipc(f"{self.part.path}.columns").read_all().combine_chunks()
+        table = self._stage_columns
+        if table is None:
+            return {name: pa.nulls(len(rows), pa.type_for_alias(kind)) for name, kind in wanted}
+        have = table["row"].to_numpy()
+        at = np.minimum(np.searchsorted(have, rows), max(0, len(have) - 1))
+        take = pa.array(at, mask=have[at] != rows if len(have) else np.ones(len(rows), bool))
+        columns = {}
+        for name, kind in wanted:
+            found = table[name].combine_chunks().take(take) if name in table.column_names else pa.nulls(len(rows))
+            columns[name] = found.cast(pa.type_for_alias(kind))
+        return columns
 
 
 def _write_kept(part: DecidedPart, rows: Rows, files: _Files) -> None:
@@ -240,6 +261,7 @@ def _write_kept(part: DecidedPart, rows: Rows, files: _Files) -> None:
     own = {name for name, _ in part.columns.lifted}
     for name in part.task.lifted:
         columns[name] = details.column(name).take(take) if name in own else pa.nulls(len(kept), pa.float64())
+    columns.update(part.stage_columns(chosen))
     if part.task.decisions:
         columns["n_duplicates"] = pa.array(part.n_duplicates[chosen])
     for component, is_kept in part.annotations:
@@ -256,16 +278,14 @@ def _write_kept(part: DecidedPart, rows: Rows, files: _Files) -> None:
             files[split].write(batch if len(mine) == len(splits) else batch.take(pa.array(mine)))
 
 
-def _quarantine(task: SecondPassTask) -> str | None:
+def _quarantine(task: SecondPassTask) -> dict[str, str] | None:
     if not any("bad" in part.arrays().meta["beside"] for part in task.parts):
         return None
-    path = f"{task.output}-quarantine.parquet"
-    write_quarantine(list(task.parts), path)
-    return path
+    return write_quarantine(list(task.parts), f"{task.output}-quarantine.parquet")
 
 
 def _count(part: DecidedPart, counts: dict[str, dict[str, list[int]]]) -> None:
-    """Add to [documents, text bytes] kept by source and by split, and removed by "STAGE<tab>SOURCE"."""
+    """Add to [documents, text bytes] kept by source and by split, and removed by "STAGE<tab>SOURCE" and "STAGE<tab>REASON"."""
     for code, source in enumerate(part.sources):
         mine = part.source == code
         _add(counts["kept"], source, mine & part.kept, part.text_bytes)
@@ -274,6 +294,13 @@ def _count(part: DecidedPart, counts: dict[str, dict[str, list[int]]]) -> None:
             _add(counts["removed_by"], key, mine & (part.removed_by == index), part.text_bytes)
     for code, split in enumerate(SPLITS):
         _add(counts["splits"], split, part.kept & (part.split == code), part.text_bytes)
+    gone = np.flatnonzero(~part.kept)
+    stages = part.removed_by[gone]
+    reasons = pa.array(part.reasons(gone), pa.string()).dictionary_encode()
+    codes = reasons.indices.to_numpy()
+    for index, code in np.unique(np.stack([stages, codes], axis=1), axis=0).tolist():
+        key = f"{part.task.stages[index].name}\t{reasons.dictionary[code].as_py()}"
+        _add(counts["reasons"], key, (stages == index) & (codes == code), part.text_bytes[gone])
 
 
 def _add(table: dict[str, list[int]], key: str, chosen: np.ndarray, text_bytes: np.ndarray) -> None:

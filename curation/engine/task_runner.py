@@ -25,7 +25,7 @@ class TaskRunner:
         self.folder, self.progress = folder, progress
         self.ledger = Ledger(folder.ledger, folder.output)
         self.tasks = {"planned": 0, "run": 0, "reused": 0}
-        self.seconds: dict[str, float] = {}
+        self.steps: dict[str, dict[str, Any]] = {}
         self.raw_bytes_read = 0  # decompressed bytes that the first pass of this very run read
         self._how = executor, address, workers
         self._executor: Executor | None = None
@@ -41,7 +41,7 @@ class TaskRunner:
             if kind == "ray" and address:
                 self.progress.note(f"joining the Ray cluster at {address}")
             self._executor = make_executor(*self._how)
-            self.seconds["start"] = time.monotonic() - started
+            self._count("start", time.monotonic() - started)
         return self._executor
 
     def _prepare_kernels(self) -> None:
@@ -84,7 +84,7 @@ class TaskRunner:
         self.tasks["run"] += len(todo)
         self.tasks["reused"] += len(tasks) - len(todo)
         executor = self.executor if todo else None
-        clock = time.monotonic()
+        clock, step_bytes = time.monotonic(), 0
         with self.progress.step(step, len(tasks), sum(raw_bytes) if raw_bytes else None):
             for index, result in enumerate(results):
                 if result is not None:
@@ -95,10 +95,21 @@ class TaskRunner:
                 self.ledger.commit(tasks[index][0], step, result)
                 results[index] = result
                 self._advance(result, raw_bytes[index] if raw_bytes else 0)
-                self.raw_bytes_read += sum(part["raw_bytes"] for part in result.get("parts", ()))
+                read = sum(part["raw_bytes"] for part in result.get("parts", ()))
+                self.raw_bytes_read += read
+                step_bytes += read or (raw_bytes[index] if raw_bytes else 0)
         self.ledger.sync()
-        self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - clock
+        self._count(step, time.monotonic() - clock, len(tasks), len(tasks) - len(todo), step_bytes)
         return [result for result in results if result is not None]
+
+    def _count(self, step: str, seconds: float, tasks: int = 0, reused: int = 0, raw_bytes: int = 0) -> None:
+        """Add to what report.json says of a step; `raw_bytes` are those of the tasks that ran, not of the re-used ones."""
+        nothing = {"seconds": 0.0, "tasks": 0, "reused": 0, "raw_bytes": 0, "peak_memory_bytes": 0}
+        entry = self.steps.setdefault(step, nothing)
+        entry["seconds"] = round(entry["seconds"] + seconds, 3)
+        for name, n in (("tasks", tasks), ("reused", reused), ("raw_bytes", raw_bytes)):
+            entry[name] += n
+        entry["peak_memory_bytes"] = max(self.peak_memory().values())
 
     def _advance(self, result: dict[str, Any], raw_bytes: int, reused: bool = False) -> None:
         documents = sum(part["n_documents"] for part in result.get("parts", ()))

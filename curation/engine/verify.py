@@ -19,8 +19,9 @@ import pyarrow as pa
 from curation import storage
 from curation.documents import DocumentBatch, utf8_buffers
 from curation.engine.array_file import ArrayFile, write_arrays
-from curation.engine.decide import ComponentsTask, component_summary, gather, write_decisions
+from curation.engine.decide import ComponentsTask, gather, write_decisions
 from curation.engine.first_pass import read_ipc
+from curation.engine.keyed import mixed
 from curation.engine.parts import Part, read_rows
 from curation.formats.records import Columns
 from curation.kernels.verification import greedy_cover, ngram_set
@@ -82,7 +83,7 @@ def _rounds(task: GatherTask) -> Iterator[pa.RecordBatch]:
     for rows in read_rows(list(task.parts), wanted, task.columns, task.maximum_document_bytes):
         if rows.part != part_index:
             part_index = rows.part
-            partitions = _mixed(file.read("root", *bounds[part_index])) % np.uint64(task.n_partitions)
+            partitions = mixed(file.read("root", *bounds[part_index])) % np.uint64(task.n_partitions)
             places = file.read("place", *bounds[part_index])
             keys = _band_keys(task.parts[part_index], task, wanted[part_index])
         at = np.searchsorted(wanted[part_index], rows.rows)
@@ -104,14 +105,6 @@ def _rounds(task: GatherTask) -> Iterator[pa.RecordBatch]:
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     joined = pa.Table.from_batches(batches, _SCHEMA).combine_chunks().to_batches()
     return joined[0] if joined else pa.RecordBatch.from_pylist([], _SCHEMA)
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """A bijective mix (the finaliser of splitmix64), so that neighbouring components spread over the partitions."""
-    mixed = values.astype(np.uint64)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def _band_keys(part: Part, task: GatherTask, rows: np.ndarray) -> np.ndarray:
@@ -223,14 +216,4 @@ def verified_decisions(task: VerifiedTask) -> dict[str, Any]:
     kept_at = np.searchsorted(members.numbers, kept[order])
     # Not over the members: a run that goes on, or other verify settings, read them again.
     decisions = replace(task.components, output=task.output)
-    result = write_decisions(decisions, removed_at, kept_at, similarity[order], members)
-    clusters = members.take(np.unique(np.concatenate([removed_at, kept_at])))
-    clusters.roots = _cluster_roots(clusters, removed[order], kept[order])
-    return {**result, **component_summary(clusters)}
-
-
-def _cluster_roots(clusters: Any, removed: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """After verification a cluster is a retained document and what it stands for."""
-    roots = clusters.numbers.copy()
-    roots[np.searchsorted(clusters.numbers, removed)] = kept
-    return roots
+    return write_decisions(decisions, removed_at, kept_at, similarity[order], members)

@@ -46,6 +46,8 @@ class BadRecord:
     lost_bytes: int  # the record's own size; of a rest the bytes of the file, which may be compressed
     is_rest: bool = False
     n_records: int | None = None  # of a rest, where the format tells
+    stage: str | None = None  # that failed on a document which was read well
+    id: str | None = None  # of such a document
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from curation import storage
 from curation.engine.plan import Plan
+from curation.report import PAGE
+from curation.report.fingerprints import input_fingerprint, output_fingerprint
+from curation.report.published import compare
+from curation.report.warnings import find_warnings
 from curation.stages import GlobalStage, Stage
 from curation.stages.minhash import MinHash
 
-_LARGE_COMPONENT_SHARE = 0.001
-_LARGE_COMPONENT_DOCUMENTS = 100
-_LARGE_LOSS_SHARE = 0.9
+_MOST_REASONS = 200  # of a stage: those of user stages may hold values
 _EXAMPLES = 5
 _OPEN = {
     "parquet": 'import pyarrow.dataset as d; print(d.dataset({!r}).head(5).to_pandas())',
@@ -27,12 +31,13 @@ def build_report(
     units: list[dict[str, Any]],
     decided: list[tuple[Stage, dict[str, Any]]],
     written: list[dict[str, Any]],
+    samples: dict[str, Any],
     input_path: str | None,
     output: str,
     outputs: list[dict[str, Any]],
     warnings: list[str],
     tasks: dict[str, int],
-    seconds: dict[str, float],
+    steps: dict[str, dict[str, Any]],
     raw_bytes_read: int,
     total_seconds: float,
     peak_memory: dict[str, int],
@@ -42,15 +47,17 @@ def build_report(
 ) -> dict[str, Any]:
     """Join the counts of all tasks."""
     parts = [part for unit in units for part in unit["parts"]]
-    excerpts = {number: text for result in written for number, text in result["excerpts"].items()}
     sources = _sources(plan, parts, written)
     stages = _stages(plan.recipe.built, sources)
+    for stage in plan.recipe.built:
+        stages[stage.name] |= _stage_details(stage, parts, written, samples)
     for stage, result in decided:
-        stages[stage.name] |= _global_details(stage, result, excerpts)
+        stages[stage.name] |= _global_details(stage, result, samples)
     for entry in sources.values():
         del entry["removed_by_stage"]
     totals = {key: sum(entry[key] for entry in sources.values()) for key in next(iter(sources.values()), _EMPTY_SOURCE)}
     raw_bytes = sum(part["raw_bytes"] for part in parts)
+    results = [entry for entry in outputs if not entry["path"].startswith("samples/")]
     return {
         "format_version": format_version,
         "name": plan.recipe.name,
@@ -69,24 +76,45 @@ def build_report(
         "stages": stages,
         "sources": sources,
         "splits": _splits(written),
+        "edited": {"documents": sum(result["edited"] for result in written)},
+        "sample": samples["sample"],
         "quarantine": _quarantine(parts),
         "unmatched": plan.unmatched,
         "tasks": tasks,
         "workers": workers,
         "peak_memory_bytes": max(peak_memory.values()),
         "peak_memory": peak_memory,
-        "warnings": [*warnings, *_warnings(plan, stages, sources, totals)],
+        "warnings": [*warnings, *find_warnings(plan, stages, sources, totals)],
         "deviations": list(plan.recipe.deviations),
-        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "steps": steps,
         "total_seconds": round(total_seconds, 3),
         "raw_bytes": raw_bytes,
         "mb_per_second": round(raw_bytes_read / 1e6 / total_seconds, 2) if total_seconds else 0.0,
-        "output_files": len(outputs),
-        "output_bytes": sum(entry["bytes"] for entry in outputs),
+        "output_files": len(results),
+        "output_bytes": sum(entry["bytes"] for entry in results),
+        "fingerprints": {
+            "input": input_fingerprint(plan.units, units, limit),
+            "output": output_fingerprint(outputs),
+        },
+        "published": compare(
+            plan.recipe.resolved()["published"],
+            sources,
+            stages,
+            [stage.name for stage in plan.recipe.built if isinstance(stage, GlobalStage)],
+        ),
         "commands": {
+            **page_command(output),
             "open": open_command(output, plan.recipe.output.format),
         },
     }
+
+
+def page_command(output: str) -> dict[str, str]:
+    """{"page": a shell command that shows the page in a browser}; none for a folder in an object store."""
+    if storage.is_remote(output):
+        return {}
+    address = Path(storage.absolute(output), PAGE).as_uri()
+    return {"page": f"{shlex.quote(sys.executable)} -m webbrowser -t {shlex.quote(address)}"}
 
 
 def open_command(output: str, file_format: str) -> str:
@@ -155,23 +183,50 @@ def _stages(stages: list[Stage], sources: dict[str, dict[str, Any]]) -> dict[str
     return table
 
 
-def _global_details(stage: Stage, result: dict[str, Any], excerpts: dict[str, Any]) -> dict[str, Any]:
+def _stage_details(
+    stage: Stage, parts: list[dict[str, Any]], written: list[dict[str, Any]], samples: dict[str, Any]
+) -> dict[str, Any]:
+    """What every stage reports besides counts by source; a map stage also what it measured."""
+    details: dict[str, Any] = {
+        "stage": stage.kind,
+        "reasons": _reasons(stage, written),
+        "edited_documents": sum(part["edited"].get(stage.name, 0) for part in parts),
+    }
+    measure = next((result["measures"][stage.name] for result in written if stage.name in result["measures"]), None)
+    if measure is not None:
+        details |= {"measure": measure, "nearest": samples["nearest"].get(stage.name, [])}
+    return details
+
+
+def _reasons(stage: Stage, written: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Documents and bytes that the stage removed, by reason; those of the rarest reasons under one name, where there are many."""
+    found: dict[str, list[int]] = {}
+    for result in written:
+        for key, counts in result["reasons"].items():
+            name, reason = key.split("\t", 1)
+            if name == stage.name:
+                found[reason] = [a + b for a, b in zip(found.get(reason, (0, 0)), counts, strict=True)]
+    order = sorted(found, key=lambda reason: (-found[reason][0], reason))
+    shown: dict[str, dict[str, int]] = {}
+    for index, reason in enumerate(order):
+        entry = shown.setdefault(reason if index < _MOST_REASONS else "other reasons", {"documents": 0, "bytes": 0})
+        entry["documents"] += found[reason][0]
+        entry["bytes"] += found[reason][1]
+    return shown
+
+
+def _global_details(stage: Stage, result: dict[str, Any], samples: dict[str, Any]) -> dict[str, Any]:
     """What a deduplication stage reports besides counts."""
     assert isinstance(stage, GlobalStage)
-    largest = [
-        {
-            "documents": one["documents"],
-            "first_lines": [excerpts[str(number)] for number in one["numbers"] if str(number) in excerpts],
-        }
-        for one in result["largest_components"]
-    ]
     details = {
         "component_sizes": result["component_sizes"],
-        "largest_components": largest,
+        "largest_components": samples["largest"][stage.name],
         "matrix": result["matrix"],
     }
     if isinstance(stage, MinHash):
         details["verify"] = stage.settings.verify
+        details["clusters"] = samples["clusters"].get(stage.name, [])
+        details["sampled_pairs"] = samples["sampled_pairs"][stage.name]
         if "annotated" in result:
             details["annotated_documents"] = sum(documents for documents, _ in result["annotated"].values())
     if "past_limit" in result:
@@ -201,35 +256,3 @@ def _quarantine(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "by_reason": dict(sorted(by_reason.items())),
         "first": [line for part in parts for line in part["first_bad"]][:_EXAMPLES],
     }
-
-
-def _warnings(
-    plan: Plan, stages: dict[str, dict[str, Any]], sources: dict[str, dict[str, Any]], totals: dict[str, int]
-) -> list[str]:
-    """What a person should look into before using the result."""
-    found = []
-    for name, stage in stages.items():
-        sizes = [int(size) for size in stage.get("component_sizes", {})]
-        limit = max(_LARGE_COMPONENT_DOCUMENTS, _LARGE_COMPONENT_SHARE * totals["documents_in"])
-        if sizes and max(sizes) > limit:
-            found.append(
-                f"{name}: a component of {max(sizes):,} documents; chains of near-duplicates can join unlike texts: "
-                "look at it, or use `verify: exact`"
-            )
-        if stage.get("past_limit"):
-            found.append(f"{name}: {stage['past_limit']:,} documents kept without comparing them with all candidates")
-    for name, entry in sources.items():
-        good = entry["documents_in"] - entry["quarantined_records"]
-        if good and entry["removed_documents"] > _LARGE_LOSS_SHARE * good:
-            found.append(f"source {name} loses {entry['removed_documents'] / good:.1%} of its documents")
-    empty = [name for name, entry in sources.items() if not entry["documents_in"]]
-    with_files = {file.source for file in plan.files}
-    found += [f"source {name} has no documents" for name in empty if name in with_files and not plan.sources[name].by]
-    missing = [name for name in empty if name not in with_files]
-    if missing:
-        found.append(f"no file for {', '.join(missing)}")
-    if totals["quarantined_records"]:
-        found.append(f"bad records: {totals['quarantined_records']:,}; they are in quarantine/")
-    if plan.unmatched:
-        found.append(f"files of the input that match no source: {len(plan.unmatched):,}, the first {plan.unmatched[0]}")
-    return found

@@ -21,7 +21,7 @@ from curation.engine.progress import duration, printable
 # What a table may hold so that it fits 80 columns: cells of names and of headers, and columns for stages.
 _NAME_CELLS, _HEADER_CELLS, _STAGE_COLUMNS = 20, 9, 3
 _LARGEST_MATRIX, _MATRIX_CELLS = 8, 7  # sources, more are shown as a list of the largest pairs; cells of a column
-_PIPE_WIDTH = 120
+PIPE_WIDTH = 120
 _MOST_ROWS = 20
 _MEMBERS_SHOWN = 3
 _EXAMPLES_SHOWN = 3
@@ -29,7 +29,7 @@ _EXAMPLES_SHOWN = 3
 
 def print_summary(report: dict[str, Any], console: Console | None = None) -> None:
     """Print what a finished run did; `report` is what report.json holds."""
-    console = console or Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = console or Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for part in summary(report, console.width):
         console.print(part)
     if not report.get("already_complete"):
@@ -39,7 +39,7 @@ def print_summary(report: dict[str, Any], console: Console | None = None) -> Non
         console.print(Text(f"{_COMMANDS.get(purpose, purpose)}:\n  {printable(command)}"), soft_wrap=True)
 
 
-_COMMANDS = {"open": "Open the result", "resume": "Run it again, or after adding files"}
+_COMMANDS = {"page": "Read the report", "open": "Open the result", "resume": "Run it again, or after adding files"}
 
 
 def summary(report: dict[str, Any], width: int = 80) -> Iterator[RenderableType]:

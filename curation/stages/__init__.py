@@ -7,17 +7,19 @@ decisions come later, from what all batches showed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from curation.documents import DocumentBatch
 
 # Every stage by its name in a recipe; the module of the same name holds its class.
-_CLASSES = {"normalize": "Normalize", "length": "Length", "exact": "Exact", "minhash": "MinHash"}
+_CLASSES = {"normalize": "Normalize", "length": "Length", "exact": "Exact", "minhash": "MinHash", "python": "Python"}
 
 
 class Settings(BaseModel):
@@ -28,11 +30,23 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class MapResult:
-    """What a map stage returns for a batch of n documents."""
+    """What a map stage says of a batch of n documents, in their order. What it leaves out stays as it is."""
 
-    documents: DocumentBatch  # the same documents in the same order, texts perhaps edited
-    removed: np.ndarray | None = None  # bool[n]; None removes nothing
-    measure: np.ndarray | None = None  # float64[n], the quantity that the decision was made on
+    removed: np.ndarray | None = None  # bool[n]
+    reason: str | Sequence[str | None] | None = None  # why they go: one for all, or n; None: the stage's own
+    texts: pa.LargeStringArray | None = None  # n edited texts
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)  # new columns of n values
+    measure: np.ndarray | None = None  # float64[n], the quantity that was decided on; NaN where there is none
+    threshold: float | None = None  # the measure at which decisions turn
+    unit: str = ""  # of the measure, "characters" for example
+
+
+class DocumentFailuresError(Exception):
+    """Documents that a stage could not process: each row of the batch with what went wrong, for the quarantine."""
+
+    def __init__(self, stage: str, failures: dict[int, str]) -> None:
+        super().__init__(stage, failures)
+        self.stage, self.failures = stage, failures
 
 
 class Stage:
@@ -47,27 +61,39 @@ class Stage:
         self.name = name
         self.settings = settings
 
+    @property
+    def kind(self) -> str:
+        """What the stage is called in a recipe."""
+        return type(self).__module__.rsplit(".", 1)[1]
+
     def library_versions(self) -> dict[str, str]:
-        """Libraries that decide results besides `version`: part of the task key."""
+        """What decides results besides `version` and the settings: part of the task key."""
         return {}
+
+    def recorded(self) -> dict[str, object]:
+        """What run.json says of the stage: enough to run it again."""
+        about = {"name": self.name, "stage": self.kind, "version": self.version, "versions": self.library_versions()}
+        return {**about, **self.settings.model_dump(mode="json")}
+
+    def observed_settings(self) -> dict[str, object]:
+        """The settings that the first pass depends on; others may change without reading the input again."""
+        return self.settings.model_dump(mode="json")
 
 
 class MapStage(Stage):
     """A stage that decides about each document by itself."""
 
-    unit: ClassVar[str] = ""  # the unit of `measure`
+    needs_columns: ClassVar[bool] = False  # more than positions and texts
+    living_only: ClassVar[bool] = False  # is not shown documents that an earlier map stage removed
+    logs_edits: ClassVar[bool] = False  # in edited/
 
     def apply(self, documents: DocumentBatch) -> MapResult:
-        """Edit the batch, or say which of its documents go."""
+        """Edit the batch, or say which of its documents go. Raises DocumentFailuresError."""
         raise NotImplementedError
 
 
 class GlobalStage(Stage):
     """A stage whose decisions need all documents."""
-
-    def observed_settings(self) -> dict[str, object]:
-        """The settings that `observe` depends on; others may change without reading the input again."""
-        return self.settings.model_dump(mode="json")
 
     def observe(self, documents: DocumentBatch, alive: np.ndarray) -> dict[str, np.ndarray]:
         """What the decisions need of this batch; `alive` bool[n] marks the documents that no earlier stage removed.

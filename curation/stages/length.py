@@ -25,9 +25,8 @@ class Length(MapStage):
 
     settings_class = LengthSettings
     reason = "short"
-    unit = "characters"
     settings: LengthSettings
 
     def apply(self, documents: DocumentBatch) -> MapResult:
-        lengths = documents.cleaned[2]
-        return MapResult(documents, lengths < self.settings.minimum_characters, lengths.astype(np.float64))
+        lengths, minimum = documents.cleaned[2], self.settings.minimum_characters
+        return MapResult(lengths < minimum, measure=lengths.astype(np.float64), threshold=minimum, unit="characters")

@@ -19,7 +19,7 @@ import inspect as source_code
 import unicodedata
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from operator import attrgetter
@@ -76,19 +76,19 @@ class Normalize(MapStage):
         data, offsets = documents.utf8
         rows = np.flatnonzero(~kernels.plain(data, offsets))
         if not len(rows):
-            return MapResult(documents)
+            return MapResult()
         if self.settings.scheme == "nfc":
-            return MapResult(_with_repaired(documents, rows, lambda text: unicodedata.normalize("NFC", text)))
+            return _repaired(documents, rows, lambda text: unicodedata.normalize("NFC", text))
         tables = gate().tables
         if tables is None:
-            return MapResult(_with_repaired(documents, rows, fix_text))
+            return _repaired(documents, rows, fix_text)
         edits, edited = kernels.find_edits(data, offsets, rows, tables)
         edits, edited = _decided(data, edits, edited, tables)
         if not len(edits):
-            return MapResult(documents)
+            return MapResult()
         changed, offsets = kernels.apply_edits(data, offsets, edits, edited)
         texts = pa.LargeStringArray.from_buffers(len(documents), pa.py_buffer(offsets), pa.py_buffer(changed))
-        return MapResult(replace(documents, texts=texts))
+        return MapResult(texts=texts)
 
 
 def fix_text(text: str) -> str:
@@ -226,9 +226,11 @@ def _repair(line: str, unescape: bool, tables: kernels.Tables) -> str:
             return line
 
 
-def _with_repaired(documents: DocumentBatch, rows: np.ndarray, repair: Callable[[str], str]) -> DocumentBatch:
+def _repaired(documents: DocumentBatch, rows: np.ndarray, repair: Callable[[str], str]) -> MapResult:
     """`repair` applied to the whole texts of `rows`."""
     before = documents.texts.take(pa.array(rows)).to_pylist()
     after = [repair(text) for text in before]
     changed = [index for index, text in enumerate(after) if text != before[index]]
-    return documents.with_texts(rows[changed], [after[index] for index in changed])
+    if not changed:
+        return MapResult()
+    return MapResult(texts=documents.with_texts(rows[changed], [after[index] for index in changed]))

@@ -45,6 +45,12 @@ def test_memory_of_a_grandchild_is_counted(measure, tmp_path):
     assert measured.process_anonymous_bytes < measured.tree_rss_bytes
 
 
+def test_memory_that_was_given_back_between_samples_is_counted(measure, tmp_path):
+    script = "import time; bytearray(b'x') * 80_000_000; time.sleep(0.5)"
+    measured = measure.run([sys.executable, "-c", script], tmp_path / "log")
+    assert 80 * MEGABYTE < measured.process_peak_bytes < 160 * MEGABYTE
+
+
 def test_a_failing_command_is_recorded_with_what_it_said(measure, tmp_path):
     measured = measure.run([sys.executable, "-c", "import sys; sys.exit('no luck')"], tmp_path / "log")
     assert measured.exit_code == 1 and "no luck" in measured.output_tail

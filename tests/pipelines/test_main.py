@@ -67,7 +67,7 @@ def test_help_lists_the_commands_that_work_and_no_other():
     result = curate("--help")
     assert result.exit_code == 0
     listed = re.findall(r"^  (\w+)  ", result.stdout.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["run", "plan", "sample", "clean", "recipes"]
+    assert listed == ["run", "plan", "sample", "diff", "explain", "similar", "clean", "recipes"]
 
 
 def test_help_of_run_lists_the_options_of_the_interface():

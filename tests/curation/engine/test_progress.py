@@ -136,3 +136,12 @@ def test_a_full_disk_under_the_log_does_not_hide_what_the_run_says(clock, tmp_pa
     with progress.step("first pass", 1):
         progress.advance()
     progress.close()
+
+
+@pytest.mark.parametrize(("widgets", "lines"), [(None, True), (object(), False)])
+def test_a_notebook_without_widgets_gets_lines(monkeypatch, widgets, lines):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: widgets)
+    file = io.StringIO()
+    progress = Progress(Console(file=file, force_jupyter=True))
+    progress.note("kernels are being compiled")
+    assert ("kernels are being compiled\n" in file.getvalue()) == lines

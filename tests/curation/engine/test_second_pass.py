@@ -229,6 +229,7 @@ def test_an_input_without_documents_gives_an_empty_result(bench, output_format):
     assert report["documents"] == {"in": 0, "kept": 0, "removed": 0, "quarantined": 0}
     assert sorted(bench.hashes("out")) == [
         "duplicates/duplicates-00000-of-00001.parquet",
+        "edited/edited-00000-of-00001.parquet",
         "quarantine/quarantine-00000.parquet",
         "removed/removed-00000-of-00001.parquet",
     ]

@@ -1,0 +1,152 @@
+"""Things are found in a finished run by few reads, and by no other way of counting than a full read."""
+
+import json
+import pickle
+import shutil
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.engine.array_file import ArrayFile
+from curation.engine.removal_log import id_partitions
+from curation.report.documents import Documents
+from curation.report.lookup import FinishedRun, IdTable, Place
+from curation.report.work_tables import WorkTables
+
+
+@pytest.fixture(scope="module")
+def run(asked):
+    return FinishedRun.open(asked.directory)
+
+
+def test_a_folder_without_a_finished_run_is_refused_with_what_to_do(tmp_path, asked):
+    with pytest.raises(ValueError, match="holds no run"):
+        FinishedRun.open(str(tmp_path))
+    shutil.copytree(asked.directory, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    description = json.loads(path.read_text())
+    path.write_text(json.dumps({**description, "status": "running"}))
+    with pytest.raises(ValueError, match="not finished"):
+        FinishedRun.open(str(tmp_path / "run"))
+    path.write_text(json.dumps({**description, "format_version": 99}))
+    with pytest.raises(ValueError, match="format version 99"):
+        FinishedRun.open(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a/1.jsonl@0", Place(0, 0)),
+        ("a/ü @ [b]/\u202e@7.jsonl@12", Place(1, 12)),
+        ("a/1.jsonl", None),
+        ("a/1.jsonl@", None),
+        ("a/1.jsonl@-1", None),
+        ("a/1.jsonl@٣", None),
+        ("a/1.jsonl@99999999999999999999999", None),
+        ("a/2.jsonl@0", None),
+        ("b/1.jsonl@0", None),
+        ("@", None),
+        ("", None),
+    ],
+)
+def test_made_up_ids_are_read_from_the_right_and_only_for_files_that_were_read(run, value, expected):
+    assert run.place(value) == expected
+
+
+def test_every_row_of_a_partitioned_table_is_found_and_nothing_else_is(tmp_path):
+    generator = np.random.default_rng(1)
+    ids = [f"source/{n:x}.jsonl@{n % 7}" for n in generator.integers(0, 2**40, 400).tolist()] + ["\U0001f600", "z" * 5000, "a"]
+    rows = [{"id": value, "number": number} for value in ids for number in range(1 + len(value) % 5)]
+    paths = []
+    for partition in range(3):
+        mine = [row for row in rows if id_partitions([row["id"]], 3)[0] == partition]
+        table = pa.Table.from_pylist(mine, pa.schema([("id", pa.string()), ("number", pa.int64())])).sort_by("id")
+        paths.append(str(tmp_path / f"{partition}.parquet"))
+        pq.write_table(table, paths[-1], row_group_size=7)
+    found = IdTable(paths, "id").find([*ids, "none", "source/zzz"], most_rows=2)
+    assert set(found) == set(ids)
+    for value, (count, some) in found.items():
+        expected = [row for row in rows if row["id"] == value]
+        assert count == len(expected)
+        assert [row["id"] for row in some] == [value] * min(2, len(expected))
+
+
+def test_documents_are_found_by_rank_with_and_without_the_ranks_in_run_json(asked):
+    rows = {row["rank"]: row for row in asked.bench.rows("out", "documents")}
+    run = FinishedRun.open(asked.directory)
+    bare = FinishedRun.open(asked.directory)
+    for entry in bare.run["outputs"]:
+        entry.pop("first_rank", None), entry.pop("last_rank", None)
+    wanted = [*rows, 0, 1, 2**40 - 1, max(rows) + 1]
+    for one in (run, bare):
+        found = one.documents(wanted)
+        assert {rank: (row["id"], part.split) for rank, (row, part) in found.items()} == {
+            rank: (row["id"], row["split"]) for rank, row in rows.items()
+        }
+
+
+def test_every_document_is_at_its_place_in_the_parts_and_the_gaps_between_are_empty(asked, run):
+    work = WorkTables.open(run)
+    places = {}
+    for index, part in enumerate(work.parts):
+        ids, mine = work.ids(index, np.arange(part.n_documents))
+        places |= dict(zip(ids, mine, strict=True))
+    good = {value for name, value in asked.ids.items() if name != "broken"}
+    assert set(places) == good
+    assert len(work.parts) > 5
+    located = work.locate(list(places.values()))
+    assert set(located) == set(places.values())
+    assert work.locate([Place(place.number, place.position + 1) for place in places.values()]).keys() <= set(places.values())
+    own = [value for name, value in asked.ids.items() if name.startswith("own ")]
+    assert {value: work.place(row) for value, row in work.find_own_ids([*own, "k9"]).items()} == {v: places[v] for v in own}
+
+
+def test_texts_are_those_of_the_run_whether_kept_or_removed(asked, run):
+    documents = Documents(run, 10**9)
+    kept = {row["id"]: row["text"] for row in asked.bench.rows("out", "documents")}
+    good = [value for name, value in asked.ids.items() if name != "broken"]
+    documents.read_texts(good)
+    for name, value in asked.ids.items():
+        if name != "broken":
+            assert documents.text(value).text == unicodedata.normalize("NFC", asked.texts[name])
+            assert kept.get(value, documents.text(value).text) == documents.text(value).text
+
+
+def test_a_text_beyond_the_budget_is_a_reason_and_no_text(asked, run):
+    documents = Documents(run, 1000)
+    documents.read_texts([asked.ids["original"], asked.ids["near"]])
+    for name in ("original", "near"):
+        assert documents.text(asked.ids[name]).text is None
+        assert "would take long" in documents.text(asked.ids[name]).why_not
+
+
+def test_a_run_that_was_moved_as_a_whole_still_finds_its_work(asked, tmp_path):
+    shutil.copytree(asked.directory, tmp_path / "moved")
+    work = WorkTables.open(FinishedRun.open(str(tmp_path / "moved")))
+    assert all(part.path.startswith(str(tmp_path / "moved")) for part in work.parts)
+    assert sum(ArrayFile(f"{part.path}.arrays").length("position") for part in work.parts) == len(asked.ids) - 1
+
+
+def test_a_pickle_in_a_folder_that_somebody_sent_cannot_run_code(asked, tmp_path):
+    shutil.copytree(asked.directory, tmp_path / "sent")
+    marker = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (marker,)
+
+    (tmp_path / "sent" / "work" / "parts.pickle").write_bytes(pickle.dumps([Hostile()]))
+    assert WorkTables.open(FinishedRun.open(str(tmp_path / "sent"))) is None
+    assert not marker.exists()
+
+
+def test_work_of_another_input_is_not_taken_for_this_runs(asked, tmp_path):
+    shutil.copytree(asked.directory, tmp_path / "run")
+    parts = tmp_path / "run" / "work" / "parts.pickle"
+    fewer = pickle.loads(parts.read_bytes())[:-1]
+    parts.write_bytes(pickle.dumps(fewer))
+    assert WorkTables.open(FinishedRun.open(str(tmp_path / "run"))) is None
