@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from curation.engine.progress import Progress
     from curation.engine.run import RunOptions
-    from curation.report.diff import Difference
-    from curation.report.explain import Explanation
-    from curation.report.lookup import FinishedRun
-    from curation.report.similar import Similar
+    from curation.questions.diff import Difference
+    from curation.questions.explain import Explanation
+    from curation.questions.lookup import FinishedRun
+    from curation.questions.similar import Similar
 
 __all__ = ["Run", "open_run", "run"]
 
@@ -113,7 +113,7 @@ def open_run(directory: AnyPath, run_code: bool = False) -> Run:
 
     `run_code` allows answers to run the code of the recipe's own stages, which the run recorded: only for folders that you trust.
     """
-    from curation.report.lookup import FinishedRun
+    from curation.questions.lookup import FinishedRun
 
     return Run(FinishedRun.open(os.fspath(directory), run_code))
 
@@ -130,7 +130,7 @@ class Run:
 
     @cached_property
     def _finished(self) -> FinishedRun:
-        from curation.report.lookup import FinishedRun
+        from curation.questions.lookup import FinishedRun
 
         return FinishedRun.open(self._place, self._run_code) if isinstance(self._place, str) else self._place
 
@@ -194,7 +194,7 @@ class Run:
 
     def explain(self, document_id: str) -> Explanation:
         """What the run did with a document, why, and which documents duplicate it; print it, or ask for its fields."""
-        from curation.report.explain import explain_in
+        from curation.questions.explain import explain_in
 
         return explain_in(self._finished, document_id)
 
@@ -203,7 +203,7 @@ class Run:
 
         Raises ValueError when there is no such stage, nothing to compare in the text, or when work/ was dropped.
         """
-        from curation.report.similar import similar_in
+        from curation.questions.similar import similar_in
 
         return similar_in(self._finished, text, stage)
 
@@ -212,7 +212,7 @@ class Run:
 
         `output` names a Parquet file for all documents that differ.
         """
-        from curation.report.diff import compare_runs
+        from curation.questions.diff import compare_runs
 
         there = other if isinstance(other, Run) else open_run(other)
         return compare_runs(self._finished, there._finished, None if output is None else os.fspath(output))

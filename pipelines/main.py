@@ -198,8 +198,8 @@ def diff(
 ) -> None:
     """Show which documents two runs treat differently, and what differs between their recipes and inputs."""
     with _outcome(debug):
-        from curation.report.answers import print_answer
-        from curation.report.diff import compare
+        from curation.questions.answers import print_answer
+        from curation.questions.diff import compare
 
         print_answer(compare(one, other, output), as_json)
 
@@ -214,8 +214,8 @@ def explain(
 ) -> None:
     """Say why a document is, or is not, in the output, and what duplicates it has. Exit code 1 when the run does not know it."""
     with _outcome(debug):
-        from curation.report.answers import print_answer
-        from curation.report.explain import explain as answer_to
+        from curation.questions.answers import print_answer
+        from curation.questions.explain import explain as answer_to
 
         answer = answer_to(directory, document_id, run_code)
         print_answer(answer, as_json)
@@ -236,9 +236,9 @@ def similar(
 ) -> None:
     """List the documents of a run that a text resembles, most similar first."""
     with _outcome(debug):
-        from curation.report.answers import print_answer
-        from curation.report.similar import read_text
-        from curation.report.similar import similar as answer_to
+        from curation.questions.answers import print_answer
+        from curation.questions.similar import read_text
+        from curation.questions.similar import similar as answer_to
 
         print_answer(answer_to(directory, read_text(file), stage, run_code), as_json)
 

@@ -293,7 +293,7 @@ class _Part:
             "unread_bytes": self.unread_bytes,
             "unread_records": self.unread_records,
             "bad_by_source": {self.task.unit.source: len(bad)} if bad else {},
-            "failed": Counter(record.stage for _, record in bad if record.stage),
+            "failed": Counter(record.stage for _, record in bad if record.stage),  # by stage, of those
             "bad_by_reason": Counter(record.reason.split(":")[0] for _, record in self.bad),
             "first_bad": [f"{self.task.unit.source}/{path} at {record.position}: {record.reason}" for path, record in bad[:3]],
             "by_source": {name: dict(counter) for name, counter in self.by_source.items()},

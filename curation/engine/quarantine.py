@@ -48,11 +48,13 @@ def check_bad_fraction(units: list[dict[str, Any]], maximum_fraction: float, out
     rests = " and the unread rest of files" if unread_bytes or unread_records else ""
     records = f"{bad:,} bad record{'s' if bad > 1 else ''}{rests}"
     share = f"about {fraction:.2%} of the input is lost" if good else "nothing of the input can be used"
+    failing = sorted({stage for part in parts for stage in part["failed"]})
+    mend = f"the code of {', '.join(failing)}, or the input," if failing else "the input"
     raise TooManyBadRecordsError(
         f"{share}, more than max_bad_fraction allows ({maximum_fraction:.2%}): {records}. "
         f"{'The first: ' if bad > len(named) else ''}{'; '.join(named)}. "
         f"{'All are' if bad > 1 else 'It is'} listed in {storage.join(output, 'quarantine')}. "
-        "Mend the input and start the same command again, or allow more with --set max_bad_fraction=SHARE"
+        f"Mend {mend} and start the same command again, or allow more with --set max_bad_fraction=SHARE"
     )
 
 

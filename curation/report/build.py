@@ -54,7 +54,7 @@ def build_report(
     for stage, result in decided:
         stages[stage.name] |= _global_details(stage, result, samples)
     for entry in sources.values():
-        del entry["removed_by_stage"]
+        del entry["removed_by_stage"], entry["failed_by_stage"]
     totals = {key: sum(entry[key] for entry in sources.values()) for key in next(iter(sources.values()), _EMPTY_SOURCE)}
     raw_bytes = sum(part["raw_bytes"] for part in parts)
     results = [entry for entry in outputs if not entry["path"].startswith("samples/")]
@@ -135,10 +135,12 @@ _EMPTY_SOURCE = {
 
 
 def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each source documents and bytes in, kept and removed; `removed_by_stage` is for the stages' table."""
+    """For each source documents and bytes in, kept and removed; what is told by stage is for the stages' table."""
     names = list(plan.sources)
     names += sorted({name for part in parts for name in part["by_source"]} - set(names))
-    sources: dict[str, dict[str, Any]] = {name: {**_EMPTY_SOURCE, "removed_by_stage": {}} for name in names}
+    sources: dict[str, dict[str, Any]] = {
+        name: {**_EMPTY_SOURCE, "removed_by_stage": {}, "failed_by_stage": Counter()} for name in names
+    }
     for part in parts:
         for name, counts in part["by_source"].items():
             sources[name]["documents_in"] += counts["documents"]
@@ -146,6 +148,7 @@ def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, An
         for name, bad in part["bad_by_source"].items():
             sources[name]["documents_in"] += bad
             sources[name]["quarantined_records"] += bad
+            sources[name]["failed_by_stage"].update(part["failed"])
     for result in written:
         for name, (documents, n_bytes) in result["kept"].items():
             sources[name]["kept_documents"] += documents
@@ -161,23 +164,26 @@ def _sources(plan: Plan, parts: list[dict[str, Any]], written: list[dict[str, An
 
 
 def _stages(stages: list[Stage], sources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What each stage was given and what it removed, by source; what was quarantined reaches no stage."""
+    """What each stage was given, what it removed and what it failed on, by source; what could not be read reaches no stage."""
     table: dict[str, dict[str, Any]] = {}
-    left = {
-        name: [entry["documents_in"] - entry["quarantined_records"], entry["bytes_in"]] for name, entry in sources.items()
-    }
+    left = {}
+    for name, entry in sources.items():
+        unread = entry["quarantined_records"] - sum(entry["failed_by_stage"].values())
+        left[name] = [entry["documents_in"] - unread, entry["bytes_in"]]
     for stage in stages:
         by_source = {}
         for name, entry in sources.items():
             documents, n_bytes = entry["removed_by_stage"].get(stage.name, (0, 0))
+            failed = entry["failed_by_stage"][stage.name]
             by_source[name] = {
                 "documents_in": left[name][0],
                 "bytes_in": left[name][1],
                 "removed_documents": documents,
                 "removed_bytes": n_bytes,
+                "quarantined_documents": failed,
             }
-            left[name] = [left[name][0] - documents, left[name][1] - n_bytes]
-        keys = ("documents_in", "bytes_in", "removed_documents", "removed_bytes")
+            left[name] = [left[name][0] - documents - failed, left[name][1] - n_bytes]
+        keys = ("documents_in", "bytes_in", "removed_documents", "removed_bytes", "quarantined_documents")
         table[stage.name] = {key: sum(entry[key] for entry in by_source.values()) for key in keys}
         table[stage.name]["by_source"] = by_source
     return table

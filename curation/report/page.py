@@ -101,7 +101,7 @@ def _render(report: dict[str, Any], run: dict[str, Any], samples: Samples, text_
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         nearest=_nearest(report, samples, text_bytes // 4),
         clusters=_clusters(report, samples, text_bytes * 3 // 4),
-        recipe=passage(recipe_yaml(run["recipe"], run["input"]["path"]), _RECIPE_BYTES),
+        recipe=passage(recipe_yaml(_cut(run["recipe"]), run["input"]["path"]), _RECIPE_BYTES),
         commands=_commands(report, samples),
     )
     return page.encode(errors="replace").decode()
@@ -122,6 +122,15 @@ def _environment() -> jinja2.Environment:
     environment.filters["line"] = functools.partial(given, most_bytes=_LINE_BYTES)
     environment.globals["count"] = count
     return environment
+
+
+def _cut(value: Any) -> Any:
+    """A recipe without the rest of very long names: writing megabytes of YAML takes seconds, and few bytes are shown."""
+    if isinstance(value, dict):
+        return {_cut(key): _cut(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cut(inner) for inner in value]
+    return f"{value[:_LINE_BYTES]}…" if isinstance(value, str) and len(value) > _LINE_BYTES else value
 
 
 def _nearest(report: dict[str, Any], samples: Samples, text_bytes: int) -> dict[str, list[dict[str, Any]]]:

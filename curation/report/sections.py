@@ -55,12 +55,12 @@ def funnel_rows(report: Report) -> Iterator[list[object]]:
 
 def stage_rows(report: Report) -> Iterator[list[object]]:
     """The funnel by stage and reason as a table."""
-    yield ["stage", "kind", "reason", "documents_in", "bytes_in", "removed_documents", "removed_bytes", "edited_documents"]
+    keys = ("documents_in", "bytes_in", "removed_documents", "removed_bytes", "edited_documents", "quarantined_documents")
+    yield ["stage", "kind", "reason", *keys]
     for name, stage in report["stages"].items():
-        counts = [stage[key] for key in ("documents_in", "bytes_in", "removed_documents", "removed_bytes")]
-        yield [name, stage.get("stage"), None, *counts, stage.get("edited_documents", 0)]
+        yield [name, stage["stage"], None, *(stage[key] for key in keys)]
         for reason, counts_of in stage.get("reasons", {}).items():
-            yield [name, stage.get("stage"), reason, None, None, counts_of["documents"], counts_of["bytes"], None]
+            yield [name, stage["stage"], reason, None, None, counts_of["documents"], counts_of["bytes"], None, None]
 
 
 def shown_reasons(stage: Report) -> tuple[list[str], int]:

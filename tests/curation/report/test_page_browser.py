@@ -19,8 +19,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Ch
 MARKUP = (
     "</title></style></textarea></script>--><script>document.title='owned';alert(1)</script>"
     "<img src=http://evil.example/a onerror=alert(2)><svg/onload=alert(3)><svg><animate onbegin=alert(4) attributeName=x></svg>"
-    "<a href='javascript:alert(5)'>x</a><iframe src=//evil.example></iframe><form action=//evil.example><button autofocus onfocus=alert(6)>"
-    "<link rel=stylesheet href=//evil.example/x.css><style>*{display:none}</style><meta http-equiv=refresh content='0;url=//evil.example'>"
+    "<a href='javascript:alert(5)'>x</a><iframe src=//evil.example></iframe>"
+    "<form action=//evil.example><button autofocus onfocus=alert(6)>"
+    "<link rel=stylesheet href=//evil.example/x.css><style>*{display:none}</style>"
+    "<meta http-equiv=refresh content='0;url=//evil.example'>"
     "<base href=//evil.example/><object data=//evil.example></object><math><mtext></math>]]><![CDATA[x]]>&lt;script&gt;&#60;b&#62;"
 )  # fmt: skip
 TEXTS = {
@@ -133,6 +135,21 @@ def test_hostile_text_runs_nothing_loads_nothing_and_is_seen(browser, written, k
         assert not set(text) & set("\u202e\u202d\u2066\u2067\u2068\u200f")
     if kind == "templates":
         assert "{{ 7*7 }}{% raw %}" in text
+    context.close()
+
+
+def test_markup_that_slipped_through_would_run_and_load_nothing_all_the_same(browser, written, tmp_path):
+    slipped = (
+        "<script>document.title='owned'</script><img src=x onerror=document.title='owned'><b style='color:red' id=b>b</b>"
+        "<style>#b{color:red}</style><img src=http://evil.example/><iframe src=http://evil.example/></iframe></main>"
+    )
+    (tmp_path / PAGE).write_text((written["one document"] / PAGE).read_text().replace("</main>", slipped))
+    context = browser.new_context()
+    opened = Opened(context, tmp_path / PAGE)
+    assert opened.page.title() == "Curation report"
+    assert opened.page.evaluate("getComputedStyle(document.querySelector('#b')).color") != "rgb(255, 0, 0)"
+    assert not [event for event in opened.events if event.startswith(("dialog", "pageerror", "popup"))]
+    assert len([event for event in opened.events if "Content Security Policy" in event]) >= 6
     context.close()
 
 

@@ -153,9 +153,11 @@ class Recount:
         return self.rows(f"SELECT count(DISTINCT id) FROM edited WHERE {where}")[0][0]
 
     def stages(self, sources):
-        """What came to each stage is what it and later ones remove, and what stays."""
+        """What came to each stage is what it and later ones remove or fail on, and what stays."""
         kept, removed = self.totals("kept", "source"), self.totals("removed", "stage", "source")
         names = [stage["name"] for stage in self.recipe["stages"]]
+        failures = "SELECT split_part(reason, ':', 1), source, count(*) FROM quarantine WHERE id IS NOT NULL GROUP BY ALL"
+        failed = {(stage, source): n for stage, source, n in self.rows(failures)}
         found = {}
         for index, name in enumerate(names):
             by_source = {}
@@ -163,12 +165,14 @@ class Recount:
                 ahead = [kept.get((source,), (0, 0)), *(removed.get((later, source), (0, 0)) for later in names[index:])]
                 gone = removed.get((name, source), (0, 0))
                 by_source[source] = {
-                    "documents_in": sum(documents for documents, _ in ahead),
+                    "documents_in": sum(documents for documents, _ in ahead)
+                    + sum(failed.get((later, source), 0) for later in names[index:]),
                     "bytes_in": sum(n_bytes for _, n_bytes in ahead),
                     "removed_documents": gone[0],
                     "removed_bytes": gone[1],
+                    "quarantined_documents": failed.get((name, source), 0),
                 }
-            keys = ("documents_in", "bytes_in", "removed_documents", "removed_bytes")
+            keys = ("documents_in", "bytes_in", "removed_documents", "removed_bytes", "quarantined_documents")
             found[name] = {key: sum(entry[key] for entry in by_source.values()) for key in keys} | {"by_source": by_source}
             found[name] |= self.details(name)
         return found
@@ -296,11 +300,14 @@ def test_what_came_is_what_stayed_was_removed_or_could_not_be_read_at_every_stag
     for entry in report["sources"].values():
         assert entry["documents_in"] == entry["kept_documents"] + entry["removed_documents"] + entry["quarantined_records"]
         assert entry["bytes_in"] == entry["kept_bytes"] + entry["removed_bytes"]
-    left = {name: entry["documents_in"] - entry["quarantined_records"] for name, entry in report["sources"].items()}
-    for stage in report["stages"].values():
+    stages = report["stages"].values()
+    failed = {name: sum(stage["by_source"][name]["quarantined_documents"] for stage in stages) for name in report["sources"]}
+    left = {name: entry["documents_in"] - entry["quarantined_records"] + failed[name] for name, entry in report["sources"].items()}
+    for stage in stages:
         assert {name: entry["documents_in"] for name, entry in stage["by_source"].items()} == left
-        left = {name: n - stage["by_source"][name]["removed_documents"] for name, n in left.items()}
-        assert stage["documents_in"] - stage["removed_documents"] == sum(left.values())
+        gone = {name: one["removed_documents"] + one["quarantined_documents"] for name, one in stage["by_source"].items()}
+        left = {name: n - gone[name] for name, n in left.items()}
+        assert stage["documents_in"] - stage["removed_documents"] - stage["quarantined_documents"] == sum(left.values())
     assert left == {name: entry["kept_documents"] for name, entry in report["sources"].items()}
 
 

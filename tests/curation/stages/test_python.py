@@ -136,6 +136,9 @@ def test_a_document_on_which_the_function_fails_goes_to_quarantine_with_file_and
     assert (bad["source"], bad["path"], bad["offset"]) == ("news", "1.jsonl", position)
     assert bad["bytes"] == b"this one is poison for the stage"
     assert report["documents"] == {"in": 42, "kept": 31, "removed": 10, "quarantined": 1}
+    tasting = report["stages"]["tasting"]
+    assert (tasting["documents_in"], tasting["removed_documents"], tasting["quarantined_documents"]) == (32, 0, 1)
+    assert report["stages"]["length"]["documents_in"] == 42 and bad["id"] == f"news/1.jsonl@{position}"
     assert any("though it is last" in row["text"] for row in rows(corpus, "documents"))
 
 

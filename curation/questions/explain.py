@@ -6,10 +6,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.report.documents import Documents, Kept
-from curation.report.lookup import FinishedRun
-from curation.report.not_found import hints
-from curation.report.similarity import Pair, Similarities, Similarity
+from curation.questions.documents import Documents, Kept
+from curation.questions.lookup import FinishedRun
+from curation.questions.not_found import hints
+from curation.questions.similarity import Pair, Similarities, Similarity
 
 BUDGET_BYTES = 512 * 2**20  # decompressed text that an answer may cost: a second or two
 _DUPLICATES_LISTED = 20
@@ -105,7 +105,7 @@ class Explanation:
         return str(self)  # a notebook shows it as paragraphs
 
     def __str__(self) -> str:
-        from curation.report.answers import explanation_text
+        from curation.questions.answers import explanation_text
 
         return explanation_text(self)
 

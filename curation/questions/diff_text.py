@@ -12,8 +12,8 @@ from curation.engine.progress import printable
 from curation.report.terminal import clip, clip_path, count, plural, size
 
 if TYPE_CHECKING:
-    from curation.report.diff import Change, Difference, Fate, RunSummary
-    from curation.report.diff_inputs import ChangedValue, InputChanges
+    from curation.questions.diff import Change, Difference, Fate, RunSummary
+    from curation.questions.diff_inputs import ChangedValue, InputChanges
 
 _TEXT_CELLS = 100
 _MOST_SOURCES = 4  # of a change, on its line

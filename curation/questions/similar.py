@@ -21,10 +21,10 @@ from curation.engine.ngram_sets import jaccard, ngrams
 from curation.engine.stage_pass import KEPT, document_batch, needs_columns, pass_stages
 from curation.formats.records import Batch
 from curation.formats.tables import batch_of
-from curation.report.documents import Documents
-from curation.report.lookup import FinishedRun
-from curation.report.similarity import LONGEST_TEXT
-from curation.report.work_tables import BandHits, WorkTables
+from curation.questions.documents import Documents
+from curation.questions.lookup import FinishedRun
+from curation.questions.similarity import LONGEST_TEXT
+from curation.questions.work_tables import BandHits, WorkTables
 from curation.stages import MapStage
 from curation.stages.minhash import MinHash, MinHashSettings
 
@@ -80,7 +80,7 @@ class Similar:
         return str(self)  # a notebook shows it as paragraphs
 
     def __str__(self) -> str:
-        from curation.report.answers import similar_text
+        from curation.questions.answers import similar_text
 
         return similar_text(self)
 

@@ -15,10 +15,10 @@ from curation.report.terminal import clip, count, plural, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from curation.report.diff import Difference
-    from curation.report.explain import Explanation, Step
-    from curation.report.similar import Candidate, Similar
-    from curation.report.similarity import Similarity
+    from curation.questions.diff import Difference
+    from curation.questions.explain import Explanation, Step
+    from curation.questions.similar import Candidate, Similar
+    from curation.questions.similarity import Similarity
 
 _TEXT_LINES = 8
 _LINE_CELLS = 100

@@ -13,9 +13,9 @@ import pytest
 
 from curation.engine.array_file import ArrayFile
 from curation.engine.removal_log import id_partitions
-from curation.report.documents import Documents
-from curation.report.lookup import FinishedRun, IdTable, Place
-from curation.report.work_tables import WorkTables
+from curation.questions.documents import Documents
+from curation.questions.lookup import FinishedRun, IdTable, Place
+from curation.questions.work_tables import WorkTables
 
 
 @pytest.fixture(scope="module")

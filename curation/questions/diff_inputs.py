@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from curation.report.lookup import FinishedRun, ListedFile
+from curation.questions.lookup import FinishedRun, ListedFile
 
 _NAMED_FILES = 5
 # Where the input lies, and what the recipe says of itself, decide nothing; the libraries of stages are among those of the run.

@@ -22,7 +22,7 @@ from curation.engine.first_pass import IDS, PREFIX_BITS, id_hashes
 from curation.engine.ledger import ledger_root
 from curation.engine.parts import Part
 from curation.engine.run_folder import RunFolder
-from curation.report.lookup import FinishedRun, Place
+from curation.questions.lookup import FinishedRun, Place
 
 _THREADS = (4, 32)  # of reading parts: locally, where there is little to wait for, and from an object store
 _ROWS_OF_A_KEY = 1000  # of one part that are looked at: a band of boilerplate text may be shared by millions

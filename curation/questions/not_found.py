@@ -6,8 +6,8 @@ import difflib
 import os
 
 from curation import storage
-from curation.report.documents import Documents
-from curation.report.lookup import FinishedRun, Place
+from curation.questions.documents import Documents
+from curation.questions.lookup import FinishedRun, Place
 
 _NAMES_COMPARED = 20_000  # file names that a mistyped one is compared with
 _NAMED = 3

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from curation import storage
 from curation.engine.run_folder import clean
-from curation.report.explain import explain
-from curation.report.lookup import FinishedRun
-from curation.report.similar import similar
-from curation.report.work_tables import WorkTables
+from curation.questions.explain import explain
+from curation.questions.lookup import FinishedRun
+from curation.questions.similar import similar
+from curation.questions.work_tables import WorkTables
 from pipelines.main import app
 
 SOURCES = """\

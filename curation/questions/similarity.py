@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from curation.engine.ngram_sets import jaccard, ngrams
-from curation.report.documents import Documents
-from curation.report.lookup import FinishedRun
+from curation.questions.documents import Documents
+from curation.questions.lookup import FinishedRun
 
 LONGEST_TEXT = 8 * 2**20  # characters; n-gram sets of longer ones take hundreds of megabytes
 

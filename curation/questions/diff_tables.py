@@ -15,8 +15,8 @@ import zstandard
 
 from curation import storage
 from curation.engine.recipe import Source
-from curation.report.diff_inputs import SharedFiles
-from curation.report.lookup import FinishedRun
+from curation.questions.diff_inputs import SharedFiles
+from curation.questions.lookup import FinishedRun
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curation import storage
-from curation.report.diff_inputs import ChangedValue, InputChanges, input_changes, setting_changes, shared_files, version_changes
-from curation.report.diff_tables import decisions_of, files, register_stores, text_of_sql, write_shared
-from curation.report.documents import Documents
-from curation.report.lookup import FinishedRun
+from curation.questions.diff_inputs import ChangedValue, InputChanges, input_changes, setting_changes, shared_files, version_changes
+from curation.questions.diff_tables import decisions_of, files, register_stores, text_of_sql, write_shared
+from curation.questions.documents import Documents
+from curation.questions.lookup import FinishedRun
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,7 +98,7 @@ class Difference:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        from curation.report.diff_text import difference_text
+        from curation.questions.diff_text import difference_text
 
         return difference_text(self)
 

@@ -12,10 +12,10 @@ from xxhash import xxh32_intdigest
 
 from curation import storage
 from curation.engine.run_folder import clean
-from curation.report import similar as similar_module
-from curation.report.lookup import FinishedRun
-from curation.report.similar import read_text, similar
-from curation.report.work_tables import WorkTables
+from curation.questions import similar as similar_module
+from curation.questions.lookup import FinishedRun
+from curation.questions.similar import read_text, similar
+from curation.questions.work_tables import WorkTables
 from pipelines.main import app
 
 PUNCTUATION = str.maketrans("", "", "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

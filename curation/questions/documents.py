@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from curation import storage
 from curation.engine.first_pass import SPLITS
-from curation.report.lookup import DocumentPart, FinishedRun, Place, open_parquet
-from curation.report.texts import Found, TextReader
-from curation.report.work_tables import Row, WorkTables
+from curation.questions.lookup import DocumentPart, FinishedRun, Place, open_parquet
+from curation.questions.texts import Found, TextReader
+from curation.questions.work_tables import Row, WorkTables
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from curation.engine.plan import columns_of
 from curation.engine.stage_pass import document_batch, needs_columns, pass_stages
 from curation.formats import members
 from curation.formats.records import Piece
-from curation.report.lookup import DocumentPart, FinishedRun, ListedFile, Place, open_parquet
+from curation.questions.lookup import DocumentPart, FinishedRun, ListedFile, Place, open_parquet
 from curation.stages import DocumentFailuresError, MapStage
 
 _SEEK_BYTES = 2**18  # read at a time of a file that can be entered anywhere

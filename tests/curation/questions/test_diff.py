@@ -13,8 +13,8 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
-from curation.report.diff import Fate, compare
-from curation.report.diff_inputs import setting_changes
+from curation.questions.diff import Fate, compare
+from curation.questions.diff_inputs import setting_changes
 from pipelines.main import app
 
 SOURCES = """\
@@ -309,7 +309,7 @@ def test_comparing_leaves_no_file_behind(hostile, tmp_path):
     folders = [str(hostile.folder / name) for name in ("it's [one]?", "*other")]
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    code = f"from curation.report.diff import compare; print(compare(*{folders!r}).documents)"
+    code = f"from curation.questions.diff import compare; print(compare(*{folders!r}).documents)"
     environment = {**os.environ, "TMPDIR": str(scratch)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=Path.cwd())
     assert int(done.stdout) > 0
