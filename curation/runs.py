@@ -182,7 +182,7 @@ class Run:
 
     def quarantine(self) -> pyarrow.dataset.Dataset:
         """What could not be read or processed: source, path, offset, reason, bytes (the beginning of the record), id."""
-        from curation.engine.first_pass import BAD_SCHEMA
+        from curation.engine.part_writer import BAD_SCHEMA
 
         return self._dataset(self._finished.paths("quarantine"), BAD_SCHEMA)
 

@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from curation.engine.array_file import ArrayFile, write_arrays
-from curation.engine.first_pass import KEPT, PREFIX_BITS, sorted_segment, write_ipc
+from curation.engine.ipc_file import write_ipc
 from curation.engine.keyed import lowest
+from curation.engine.part_writer import PREFIX_BITS, sorted_segment
 from curation.engine.parts import Part, load_parts, number_range
+from curation.engine.stage_pass import KEPT
 from curation.kernels.components import Components, star_edges, star_edges_128
 
 LARGEST_CLUSTERS = 3

@@ -19,9 +19,9 @@ from curation.engine.decide import (
     merge_segments,
     write_segments,
 )
-from curation.engine.first_pass import IDS
 from curation.engine.inputs import Inputs
 from curation.engine.ledger import task_key
+from curation.engine.part_writer import IDS
 from curation.engine.parts import Part
 from curation.engine.task_runner import TaskRunner
 from curation.engine.verify import (

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from curation import storage
 from curation.engine.decide import write_segments
-from curation.engine.first_pass import MOST_SOURCES
 from curation.engine.ledger import task_key
+from curation.engine.part_writer import MOST_SOURCES
 from curation.engine.parts import Part, write_parts
 from curation.engine.plan import Plan
 from curation.engine.removal_log import FileTable

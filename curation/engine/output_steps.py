@@ -10,12 +10,12 @@ import numpy as np
 from curation import storage
 from curation.engine.array_file import ArrayFile
 from curation.engine.document_files import SUFFIXES, JoinTask, join_files
-from curation.engine.first_pass import SPLITS
 from curation.engine.global_steps import Decision
 from curation.engine.grouping import FILES_OF_A_SMALL_OUTPUT, group_parts, join_ranges, tasks_of
 from curation.engine.inputs import Inputs
 from curation.engine.ledger import task_key
 from curation.engine.member_kinds import merged
+from curation.engine.part_writer import SPLITS
 from curation.engine.quarantine import write_quarantine
 from curation.engine.recipe import Recipe
 from curation.engine.removal_log import LOGS, IndexTask, index_partition

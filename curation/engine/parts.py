@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from curation import formats, storage
 from curation.documents import document_id, ranks
 from curation.engine.array_file import ArrayFile
-from curation.engine.first_pass import read_ipc
+from curation.engine.ipc_file import read_ipc
 from curation.engine.plan import InputFile, Unit
 from curation.formats.records import Columns
 

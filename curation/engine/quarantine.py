@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import storage
-from curation.engine.first_pass import BAD_SCHEMA, read_ipc
+from curation.engine.ipc_file import read_ipc
+from curation.engine.part_writer import BAD_SCHEMA
 from curation.engine.parts import Part
 
 _NEVER_TOO_MANY = 10  # fewer bad records than this never fail a run

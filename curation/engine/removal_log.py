@@ -20,7 +20,7 @@ import xxhash
 
 from curation import storage
 from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
-from curation.engine.first_pass import read_ipc, write_ipc
+from curation.engine.ipc_file import read_ipc, write_ipc
 from curation.stages import GlobalStage, Stage
 
 if TYPE_CHECKING:

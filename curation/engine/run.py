@@ -21,12 +21,13 @@ from typing import Any
 from curation import storage
 from curation.engine import preflight
 from curation.engine.executor import available_cpus
-from curation.engine.first_pass import FirstPassTask, first_pass, piece_digests
+from curation.engine.first_pass import first_pass, piece_digests
 from curation.engine.global_steps import GlobalSteps
 from curation.engine.inputs import Inputs, number_inputs
 from curation.engine.ledger import task_key
 from curation.engine.lock import locked
 from curation.engine.output_steps import OutputSteps, document_columns, sample_files
+from curation.engine.part_writer import FirstPassTask
 from curation.engine.plan import Plan, Unit, columns_of, keep_columns, limited, make_plan
 from curation.engine.progress import Progress
 from curation.engine.quarantine import TooManyBadRecordsError, check_bad_fraction, write_quarantine

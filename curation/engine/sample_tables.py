@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation import storage
-from curation.engine.first_pass import read_ipc
+from curation.engine.ipc_file import read_ipc
 from curation.engine.ngram_sets import jaccard, ngrams
 from curation.engine.samples import NEAREST, PAIR_CHARACTERS
 

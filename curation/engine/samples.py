@@ -18,10 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import storage
-from curation.engine.first_pass import KEPT
 from curation.engine.keyed import keyed_hashes, share_limit
 from curation.engine.parts import Part, Rows
-from curation.engine.stage_pass import document_batch, needs_columns, pass_stages
+from curation.engine.stage_pass import KEPT, document_batch, needs_columns, pass_stages
 from curation.formats.records import Batch
 from curation.stages import DocumentFailuresError, MapStage, Stage
 

@@ -15,11 +15,13 @@ import pyarrow as pa
 
 from curation.engine.array_file import ArrayFile
 from curation.engine.document_files import SUFFIXES, DocumentFile
-from curation.engine.first_pass import KEPT, SPLITS, read_ipc
+from curation.engine.ipc_file import read_ipc
+from curation.engine.part_writer import SPLITS
 from curation.engine.parts import Part, Rows, read_rows
 from curation.engine.quarantine import write_quarantine
 from curation.engine.removal_log import RemovalLog
 from curation.engine.samples import SampleChoice, Sampler
+from curation.engine.stage_pass import KEPT
 from curation.formats.records import Columns
 from curation.stages import Stage
 

@@ -20,7 +20,7 @@ from curation import storage
 from curation.documents import DocumentBatch, utf8_buffers
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.decide import ComponentsTask, gather, write_decisions
-from curation.engine.first_pass import read_ipc
+from curation.engine.ipc_file import read_ipc
 from curation.engine.keyed import mixed
 from curation.engine.parts import Part, read_rows
 from curation.formats.records import Columns

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation import storage
-from curation.engine.first_pass import SPLITS
+from curation.engine.part_writer import SPLITS
 from curation.questions.lookup import DocumentPart, FinishedRun, Place, open_parquet
 from curation.questions.texts import Found, TextReader
 from curation.questions.work_tables import Row, WorkTables

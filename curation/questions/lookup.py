@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from curation import storage
 from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
-from curation.engine.first_pass import SPLITS
+from curation.engine.part_writer import SPLITS
 from curation.engine.recipe import Source
 from curation.engine.removal_log import id_partitions
 from curation.engine.run_folder import FORMAT_VERSION, RunFolder

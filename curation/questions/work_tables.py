@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from curation import storage
 from curation.engine.array_file import ArrayFile
-from curation.engine.first_pass import IDS, PREFIX_BITS, id_hashes
 from curation.engine.ledger import ledger_root
+from curation.engine.part_writer import IDS, PREFIX_BITS, id_hashes
 from curation.engine.parts import Part
 from curation.engine.run_folder import RunFolder
 from curation.questions.lookup import FinishedRun, Place

@@ -180,12 +180,13 @@ def _once(words: list[str], length: int) -> dict[Hashable, int]:
 
 
 def _common(left: list[str], right: list[str]) -> Iterator[tuple[int, int]]:
-    """Positions of a longest common subsequence, by the textbook table."""
+    """Positions of a longest common subsequence, by the textbook table; a word counts for more than a blank."""
     table = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
     for i in range(len(left) - 1, -1, -1):
         row, below, word = table[i], table[i + 1], left[i]
+        weight = 1 if word.isspace() else 3
         for j in range(len(right) - 1, -1, -1):
-            row[j] = below[j + 1] + 1 if word == right[j] else max(below[j], row[j + 1])
+            row[j] = below[j + 1] + weight if word == right[j] else max(below[j], row[j + 1])
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:
@@ -259,9 +260,9 @@ def _same(text: str) -> list[Run]:
 
 
 def _cut(text: str, longest: int) -> list[Run]:
-    """What changed, with its middle left out where it is long."""
+    """What changed, with its middle left out where it is long. White space alone is no change: no stage looks at it."""
     if len(text) <= longest:
-        return [Run(text, True)] if text else []
+        return [Run(text, not text.isspace())] if text else []
     head, tail = _head(text, longest * 2 // 3), _tail(text, longest // 3)
     omitted = Run("", True, len(text) - len(head) - len(tail))
     return [Run(head, True), omitted, *([Run(tail, True)] if tail else [])]

@@ -141,15 +141,14 @@ def count(n: int) -> str:
 
 def percentage(value: float) -> str:
     """
-    >>> percentage(0.5), percentage(0.0004), percentage(0), percentage(0.99996)
-    ('50.0 %', '0.04 %', '0 %', '99.996 %')
+    >>> percentage(0.5), percentage(0.0004), percentage(0), percentage(0.999996)
+    ('50.0 %', '0.04 %', '0 %', '99.9996 %')
     """
     if value in (0, 1):
         return f"{100 * value:.0f} %"
-    for digits in (1, 2, 3):
-        if 0.1 <= float(f"{100 * value:.{digits}f}") <= 99.9 or digits == 3 or (digits == 2 and value < 0.5):
-            break
-    return f"{100 * value:.{digits}f} %"
+    # Neither nothing nor everything unless it is.
+    shown = (f"{100 * value:.{digits}f}" for digits in range(1, 13))
+    return next((one for one in shown if float(one) not in (0, 100)), f"{100 * value:.1f}") + " %"
 
 
 def decimal(value: float) -> str:

@@ -187,7 +187,8 @@ def _pair(entry: dict[str, Any], row: dict[str, Any] | None, most_bytes: int) ->
         if len(shown.encode(errors="replace")) <= most_bytes:
             break
     sources = {"source_kept": row["source_kept"], "source_removed": row["source_removed"]}
-    return {**pair, **sources, "shown": shown, "same": all(segment.kind == "same" for segment in segments)}
+    same = all(segment.kind == "same" or segment.text.isspace() for segment in segments)
+    return {**pair, **sources, "shown": shown, "same": same}
 
 
 def _by_stage(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

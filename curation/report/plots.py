@@ -112,6 +112,7 @@ def _draw_similarities(figure: Figure, histogram: list[list[float]], threshold: 
             textcoords="offset points", ha="right" if at_left else "left", va="top",
         )  # fmt: skip
     axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.25 * max(*pairs, 1))  # room for the word beside the line
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1f}"))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set_xlabel("similarity of a removed document and its kept copy")

@@ -15,7 +15,7 @@ from datasketch import MinHash
 from curation.engine import preflight, verify
 from curation.engine.array_file import ArrayFile, write_arrays
 from curation.engine.decide import EdgesTask, Members, MergeTask, edges, keep_order, merge_segments, write_segments
-from curation.engine.first_pass import sorted_segment
+from curation.engine.part_writer import sorted_segment
 
 BANDS, ROWS = 9, 13
 ORDER = {"b": 0, "a": 1, "c": 2}  # of the sources of the test recipe, by priority

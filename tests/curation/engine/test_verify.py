@@ -14,7 +14,7 @@ import xxhash
 from datasketch import MinHash
 
 from curation.engine import run, verify
-from curation.engine.first_pass import read_ipc
+from curation.engine.ipc_file import read_ipc
 from curation.engine.progress import Progress
 from curation.engine.recipe import parse_recipe
 from curation.engine.run import RunOptions, run_recipe

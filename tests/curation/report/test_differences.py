@@ -46,11 +46,14 @@ def test_what_is_shown_stands_in_the_texts_and_the_rest_is_counted(left, right, 
                 at, counted = at + len(run.text) + run.omitted, counted + len(run.text) + run.omitted
         if not both.more:
             assert counted + both.skipped == len(text)
-    changes = [segment for segment in segments if segment.kind != "same"]
-    if changes:
+    if all(segment.text.strip() for segment in segments if segment.kind != "same") and len(segments) > 1:
         assert any(run.changed for row in both.rows for run in (*row.left, *row.right))
-    else:
-        assert not both.more
+
+
+def test_white_space_alone_is_not_marked():
+    both = side_by_side(compare("one two\nthree  four", "one\ntwo three four"))
+    assert not any(run.changed for row in both.rows for run in (*row.left, *row.right))
+    assert "".join(run.text for run in both.rows[0].left) == "one two\nthree  four"
 
 
 def test_one_word_of_a_thousand_is_found_alone():

@@ -238,7 +238,7 @@ def test_verdicts_name_what_is_unusual(pages):
     assert "There was nothing to curate" in verdict("no document")
     assert "There was nothing to curate" in verdict("no source")
     assert "No stage removed anything" in verdict("no stage")
-    assert verdict("one document").startswith("Kept 1 of 1 documents (100 %)")
+    assert verdict("one document").startswith("Kept 1 of 1 document (100 %)")
     assert re.match(r"Kept [\d,]+ of 3,000 documents \(\d", verdict("some"))
 
 
