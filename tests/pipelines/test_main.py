@@ -67,7 +67,7 @@ def test_help_lists_the_commands_that_work_and_no_other():
     result = curate("--help")
     assert result.exit_code == 0
     listed = re.findall(r"^  (\w+)  ", result.stdout.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["run", "plan", "sample", "diff", "explain", "similar", "clean", "recipes"]
+    assert listed == ["run", "plan", "sample", "diff", "explain", "similar", "report", "clean", "recipes"]
 
 
 def test_help_of_run_lists_the_options_of_the_interface():
@@ -265,7 +265,7 @@ def test_make_names_its_targets_and_refuses_a_python_that_is_too_old(tmp_path):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     listed = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True, env=environment)
     named = {line.split()[0] for line in listed.stdout.splitlines()}
-    assert named == {"help", "setup", "slimpajama-dedup", "test", "check", "bench", "bench-peers", "clean"}
+    assert named == {"help", "setup", "slimpajama-dedup", "test", "check", "bench", "bench-peers", "bench-questions", "clean"}
     for name in ("Makefile", "setup.cfg", "pyproject.toml"):
         (tmp_path / name).write_text((root / name).read_text())
     old = subprocess.run(
