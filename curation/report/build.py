@@ -20,8 +20,8 @@ from curation.stages.minhash import MinHash
 _MOST_REASONS = 200  # of a stage: those of user stages may hold values
 _EXAMPLES = 5
 _OPEN = {
-    "parquet": 'import pyarrow.dataset as d; print(d.dataset({!r}).head(5).to_pandas())',
-    "jsonl.zst": 'import datasets as d; print(d.load_dataset("json", data_files={!r} + "/*.zst", split="train"))',
+    "parquet": 'import pyarrow.dataset as d; print(d.dataset({!r} + "/documents/train").head(5).to_pandas())',
+    "jsonl.zst": 'import datasets as d; print(d.load_dataset({!r}))',
 }
 
 
@@ -119,7 +119,7 @@ def page_command(output: str) -> dict[str, str]:
 
 def open_command(output: str, file_format: str) -> str:
     """A shell command that shows the first documents; the folder's name may hold quotes and braces."""
-    code = _OPEN[file_format].format(f"{output}/documents/train")
+    code = _OPEN[file_format].format(output)
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}"
 
 
