@@ -12,7 +12,7 @@ import pyarrow as pa
 from curation import storage
 from curation.engine.decide import write_segments
 from curation.engine.ledger import task_key
-from curation.engine.part_writer import MOST_SOURCES
+from curation.engine.part_writer import MOST_REASONS, MOST_SOURCES, too_many_reasons
 from curation.engine.parts import Part, write_parts
 from curation.engine.plan import Plan
 from curation.engine.removal_log import FileTable
@@ -62,6 +62,9 @@ def number_inputs(plan: Plan, units: list[dict[str, Any]], work: str) -> Inputs:
     named = {name for count in counts for name in count["sources"]}
     if len(named) > MOST_SOURCES:
         raise ValueError(f"`by` makes {len(named):,} sources, more than {MOST_SOURCES:,}; name a member with few values")
+    reasons = {reason for count in counts for reason in count.get("reasons", ())}
+    if len(reasons) > MOST_REASONS:
+        raise too_many_reasons(max(reasons))
     planned = [name for name in plan.sources if name in named]
     names = (*planned, *sorted(named - set(planned)))
     return Inputs(parts, counts, task_key(content, order), _stage_columns(plan, parts, counts), names)

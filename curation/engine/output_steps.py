@@ -49,12 +49,13 @@ def sample_files(samples: dict[str, Any]) -> list[OutputFile]:
     return [OutputFile(file["path"], f"samples/{name}.parquet", file["sha256"]) for name, file in samples["files"].items()]
 
 
-def _stage_pairs(stage: Stage, decided: dict[str, Any]) -> StagePairs:
+def _stage_pairs(stages: list[Stage], index: int, decided: dict[str, Any]) -> StagePairs:
+    stage = stages[index]
     largest, sampled = (tuple((r, k, n) for r, k, n in decided[name]) for name in ("largest", "sampled"))
     if not isinstance(stage, MinHash):
         return StagePairs(stage.name, largest, sampled)
     settings = stage.settings
-    return StagePairs(stage.name, largest, sampled, settings.unit, settings.ngram, settings.threshold)
+    return StagePairs(stage.name, largest, sampled, settings.unit, settings.ngram, settings.threshold, index)
 
 
 def document_columns(written: list[dict[str, Any]]) -> dict[str, str]:
@@ -120,7 +121,7 @@ class OutputSteps:
         """Join what the second pass sampled; what `join_samples` returned."""
         files = tuple(result["samples"] for result in written)
         own = task_key("samples", [path.rsplit("/", 1)[-1] for path in files], [decision.key for decision in self.decided])
-        pairs = tuple(_stage_pairs(self.recipe.built[decision.index], decision.result) for decision in self.decided)
+        pairs = tuple(_stage_pairs(self.recipe.built, decision.index, decision.result) for decision in self.decided)
         task = SamplesTask(
             files=files,
             stages=tuple(stage.name for stage in self.recipe.built),

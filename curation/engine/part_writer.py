@@ -26,6 +26,7 @@ from curation.engine.ipc_file import write_ipc
 from curation.engine.plan import Unit
 from curation.engine.stage_pass import (
     KEPT,
+    ROW,
     Measure,
     Passed,
     compared_column,
@@ -43,7 +44,7 @@ IDS = "@ids"  # records of the input's own ids, to find one that occurs twice
 PREFIX_BITS = 12  # a segment's offset table has this many bits of the key: up to 4,096 partitions
 SPLITS = ("train", "validation", "test")
 MOST_SOURCES = 1000
-_MOST_REASONS = 1000  # of all stages, in a part
+MOST_REASONS = 1000  # of all stages
 _SAMPLE_BYTES = 2**18
 _TEXTS_SCHEMA = pa.schema([("row", pa.uint32()), ("text", pa.large_string())])
 BAD_SCHEMA = pa.schema(
@@ -178,7 +179,7 @@ class PartWriter:
             rows = np.flatnonzero(passed.removed_by == KEPT)
             numbers = pa.array(rows + self.n_documents, pa.uint32())
             columns = {name: column.take(pa.array(rows)) for name, column in passed.columns.items()}
-            self.columns.append(pa.table({"row": numbers, **columns}))
+            self.columns.append(pa.table({ROW: numbers, **columns}))
         for name, edits in passed.edits.items():
             self.rows.add(f"edited.{name}.row", edits["row"] + np.uint32(self.n_documents))
             self.rows.add(f"edited.{name}.before", edits["before"])
@@ -195,11 +196,8 @@ class PartWriter:
 
     def _reason_code(self, reason: str) -> int:
         code = self.reasons.setdefault(reason, len(self.reasons) + 1)
-        if code > _MOST_REASONS:
-            raise ValueError(
-                f"stages give more than {_MOST_REASONS:,} different reasons, the last: {reason[:80]!r}; a reason names a kind of "
-                "document, a column or the measure holds what is special to one"
-            )
+        if code > MOST_REASONS:
+            raise too_many_reasons(reason)
         return code
 
     def _keep_changed_texts(self, before: pa.LargeStringArray, after: DocumentBatch, removed_by: np.ndarray) -> None:
@@ -291,7 +289,8 @@ class PartWriter:
             "records": {name: len(arrays.get(f"{name}.key", ())) for name in self.records},
             "sources": list(self.sources),
             "compression_sample": self.compression_sample,
-            "stage_columns": {} if columns is None else {f.name: str(f.type) for f in columns.schema if f.name != "row"},
+            "reasons": list(self.reasons),
+            "stage_columns": {} if columns is None else {f.name: str(f.type) for f in columns.schema if f.name != ROW},
             "edited": {stage.name: len(arrays.get(f"edited.{stage.name}.row", ())) for stage in self.task.stages},
         }
 
@@ -324,6 +323,14 @@ class PartWriter:
     def _map_stages(self) -> list[tuple[int, str]]:
         stages = enumerate(self.task.stages)
         return [(index, stage.name) for index, stage in stages if isinstance(stage, MapStage)] if self.n_documents else []
+
+
+def too_many_reasons(last: str) -> ValueError:
+    """What is raised past MOST_REASONS."""
+    return ValueError(
+        f"stages give more than {MOST_REASONS:,} different reasons, {last[:80]!r} among them; a reason names a kind of document, a "
+        "column or the measure holds what is special to one"
+    )
 
 
 def _suffix(path: str) -> str:

@@ -8,6 +8,7 @@ by that id, so that a reader's row-group statistics find one row in a large tabl
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,7 @@ class RemovalLog:
         self.stages = stages
         self._files_path = files
         self._files: FileTable | None = None
+        self.edited: Counter[str] = Counter()  # documents by the stage that edited them
         self._tables: dict[str, list[pa.Table]] = {name: [] for name in LOGS}
 
     def add(self, part: DecidedPart, rows: np.ndarray, subset: pa.Array | None) -> None:
@@ -101,19 +103,22 @@ class RemovalLog:
         self._tables["duplicates"].append(duplicated.select(DUPLICATES_SCHEMA.names))
 
     def add_edits(self, part: DecidedPart) -> int:
-        """Log what stages edited in the part, in documents that go later too; how many documents that is."""
+        """Log what stages edited in the part, also in documents that they or later stages removed; how many documents that is."""
         edited = np.zeros(part.part.n_documents, bool)
-        for stage in self.stages:
+        for index, stage in enumerate(self.stages):
             name = f"edited.{stage.name}"
             if f"{name}.row" not in part.arrays:
                 continue
             rows = part.arrays.read(f"{name}.row").astype(np.int64)
+            came = part.removed_by[rows] >= index  # of what earlier stages removed, the first pass did not know duplicates
+            rows = rows[came]
             columns = [
                 pa.array(part.ids(rows), pa.string()),
                 pa.array([stage.name] * len(rows), pa.string()),
-                pa.array(part.arrays.read(f"{name}.before").astype(np.uint64)),
-                pa.array(part.arrays.read(f"{name}.after").astype(np.uint64)),
+                pa.array(part.arrays.read(f"{name}.before")[came].astype(np.uint64)),
+                pa.array(part.arrays.read(f"{name}.after")[came].astype(np.uint64)),
             ]
+            self.edited[stage.name] += len(rows)
             self._tables["edited"].append(pa.table(columns, schema=EDITED_SCHEMA))
             edited[rows] = True
         return int(edited.sum())

@@ -76,6 +76,7 @@ class StagePairs:
     unit: str | None = None
     ngram: int = 0
     threshold: float = 0.0
+    index: int = 0  # of the stage
 
 
 @dataclass(frozen=True)
@@ -193,11 +194,12 @@ class _Pairs:
 
 
 def _similarity(pair: tuple[int, int, int], pairs: StagePairs, texts: _Texts) -> float | None:
-    """The true similarity of a pair in the stage's terms; None when a text was too long to be gathered whole."""
+    """The true similarity of a pair in the stage's terms; None when a text was too long to be gathered whole, or edited since."""
     sets = []
     for number in pair[:2]:
         document = texts[number]
-        if not document["is_whole"]:
+        # Only the text that all stages left is at hand; the stage may have compared another.
+        if not document["is_whole"] or (document["edited_by"] is not None and document["edited_by"] > pairs.index):
             return None
         assert pairs.unit is not None
         sets.append(ngrams(document["text"], pairs.unit, pairs.ngram))

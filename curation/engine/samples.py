@@ -58,6 +58,7 @@ SCHEMA = pa.schema(
         ("text", pa.large_string()),
         ("characters", pa.uint64()),
         ("is_whole", pa.bool_()),
+        ("edited_by", pa.uint8()),  # the last stage that edited it, an index; null without one
     ]
 )
 
@@ -242,7 +243,16 @@ class _Taken:
         texts = self.rows.texts.slice(index, 1)
         is_whole = pc.binary_length(texts)[0].as_py() <= LONGEST_MEASURED_BYTES
         text = _beginning(texts, LONGEST_MEASURED_BYTES if is_whole else PAIR_CHARACTERS)
-        return {"purpose": "pair", **self._about[index], **text, "is_whole": is_whole}
+        return {"purpose": "pair", **self._about[index], **text, "is_whole": is_whole, "edited_by": self._edited_by(index)}
+
+    def _edited_by(self, index: int) -> int | None:
+        """The last stage that edited a document, of those whose edits are logged."""
+        row, arrays = self.rows.rows[index], self.part.arrays
+        for number, stage in reversed(list(enumerate(self.part.task.stages))):
+            name = f"edited.{stage.name}.row"
+            if name in arrays and row in arrays.whole(name):
+                return number
+        return None
 
     def _seen(self, index: int) -> pa.LargeStringArray:
         """A text as the map stages before the one that removed it left it: what was edited is stored of those that stay only."""

@@ -21,7 +21,7 @@ from curation.engine.parts import Part, Rows, read_rows
 from curation.engine.quarantine import write_quarantine
 from curation.engine.removal_log import RemovalLog
 from curation.engine.samples import SampleChoice, Sampler
-from curation.engine.stage_pass import KEPT
+from curation.engine.stage_pass import KEPT, ROW
 from curation.formats.records import Columns
 from curation.stages import Stage
 
@@ -87,6 +87,7 @@ def second_pass(task: SecondPassTask) -> dict[str, Any]:
         "samples": sampler.path,
         "measures": sampler.measures,
         "edited": edited,
+        "edited_by": dict(log.edited),
         **counts,
     }
 
@@ -234,7 +235,7 @@ class DecidedPart:
         table = self._stage_columns
         if table is None:
             return {name: pa.nulls(len(rows), pa.type_for_alias(kind)) for name, kind in wanted}
-        have = table["row"].to_numpy()
+        have = table[ROW].to_numpy()
         at = np.minimum(np.searchsorted(have, rows), max(0, len(have) - 1))
         take = pa.array(at, mask=have[at] != rows if len(have) else np.ones(len(rows), bool))
         columns = {}

@@ -13,6 +13,7 @@ from curation.formats.records import BadRecord, Batch, bad_record
 from curation.stages import DocumentFailuresError, GlobalStage, MapResult, MapStage, Stage
 
 KEPT = 255  # `removed_by` of a document that no map stage removes
+ROW = "@row"  # in KEY-N.columns, where a column that a stage made may have any identifier for a name
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,15 @@ def pass_stages(stages: list[Stage], documents: DocumentBatch) -> Passed:
     passed = Passed(documents, np.full(len(documents), KEPT, np.uint8))
     for index, stage in enumerate(stages):
         if isinstance(stage, MapStage):
-            _apply(passed, index, stage)
+            _apply(passed, index, stages)
         elif isinstance(stage, GlobalStage):
             passed.observed[stage.name] = stage.observe(passed.documents, passed.removed_by == KEPT)
     return passed
 
 
-def _apply(passed: Passed, index: int, stage: MapStage) -> None:
-    documents, n = passed.documents, len(passed.documents)
+def _apply(passed: Passed, index: int, stages: list[Stage]) -> None:
+    stage, documents, n = stages[index], passed.documents, len(passed.documents)
+    assert isinstance(stage, MapStage)
     rows = np.flatnonzero(passed.removed_by == KEPT) if stage.living_only else np.arange(n)
     if not len(rows):
         return
@@ -64,6 +66,8 @@ def _apply(passed: Passed, index: int, stage: MapStage) -> None:
         failures = {int(rows[row]): message for row, message in error.failures.items()}
         raise DocumentFailuresError(stage.name, failures) from None
     result = _spread(result, documents, rows)
+    if result.texts is not None:
+        _refuse_edits_after_comparison(passed, index, stages, result)
     if stage.logs_edits and result.texts is not None:
         passed.edits[stage.name] = _edits(documents.texts, result.texts)
     if result.removed is not None:
@@ -78,6 +82,23 @@ def _apply(passed: Passed, index: int, stage: MapStage) -> None:
         passed.measures[stage.name] = Measure(result.measure, result.threshold, result.unit)
     passed.columns.update(result.columns)
     passed.documents = documents.after(result.texts, result.columns)
+
+
+def _refuse_edits_after_comparison(passed: Passed, index: int, stages: list[Stage], result: MapResult) -> None:
+    """Raise ValueError when a document stays whose text changes, and a stage before compares it in the end (`verify: exact`): what
+    stays is stored as all stages left it."""
+    compares = [stage.name for stage in stages[:index] if getattr(stage.settings, "verify", "none") == "exact"]
+    if not compares:
+        return
+    changed = np.asarray(pc.not_equal(passed.documents.texts, result.texts)) & (passed.removed_by == KEPT)
+    rows = np.flatnonzero(changed if result.removed is None else changed & ~result.removed)
+    if len(rows):
+        columns = passed.documents.columns
+        named = "" if columns is None else f", of {columns.column('id')[int(rows[0])].as_py()!r} for example"
+        raise ValueError(
+            f"{stages[index].name} edits texts{named}, after {compares[-1]}, which compares whole texts (verify: exact); "
+            f"put {stages[index].name} before {compares[-1]}"
+        )
 
 
 def _spread(result: MapResult, documents: DocumentBatch, rows: np.ndarray) -> MapResult:
@@ -170,7 +191,7 @@ def joined_columns(tables: list[pa.Table]) -> pa.Table:
                 types = f"{kinds[column.name]} in one batch and {column.type} in another"
                 raise ValueError(f"the column {column.name!r} that a stage made is {types}")
             kinds[column.name] = kind
-    names = ["row", *sorted(set(kinds) - {"row"})]
+    names = [ROW, *sorted(set(kinds) - {ROW})]
     whole = []
     for table in tables:
         have = table.column_names
@@ -188,7 +209,10 @@ def compared_column(name: str, batch: Batch, passed: Passed) -> np.ndarray:
     if column is None:
         if (passed.removed_by != KEPT).all():  # no stage of the user's was asked
             return np.full(n, np.nan)
-        raise ValueError(f"keep: 'highest: {name}': no stage before made that column, and the source does not lift it")
+        raise ValueError(
+            f"keep: 'highest: {name}': a batch has no such column: no source lifts it, and no stage before made it there; "
+            "a function must return it for every batch, with None where a document has none"
+        )
     if pa.types.is_string(column.type):
         raise ValueError(f"keep: 'highest: {name}': the column holds strings; make it a number")
-    return pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False)
+    return pc.fill_null(column.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False)

@@ -196,7 +196,7 @@ def _stage_details(
     details: dict[str, Any] = {
         "stage": stage.kind,
         "reasons": _reasons(stage, written),
-        "edited_documents": sum(part["edited"].get(stage.name, 0) for part in parts),
+        "edited_documents": sum(result["edited_by"].get(stage.name, 0) for result in written),
     }
     measure = next((result["measures"][stage.name] for result in written if stage.name in result["measures"]), None)
     if measure is not None:

@@ -20,6 +20,7 @@ import inspect
 import linecache
 import os
 import re
+import socket
 import sys
 import traceback
 import types
@@ -64,6 +65,7 @@ class Python(MapStage):
     settings_class = PythonSettings
     settings: PythonSettings
     needs_columns = living_only = logs_edits = True
+    _function: Callable[..., Any] | None = None  # compiled where it runs
 
     def __init__(self, name: str, settings: PythonSettings, source: str | None = None) -> None:
         """`source` is the file's text where it was kept; None reads the file. Raises UserCodeError."""
@@ -86,7 +88,7 @@ class Python(MapStage):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._load()
+        self._function = None  # compiled when first asked for: an error while a task is unpickled would reach no one whole
 
     @property
     def reason(self) -> str:  # type: ignore[override]
@@ -107,8 +109,18 @@ class Python(MapStage):
 
     def _load(self) -> None:
         module = _module(self.path, self.source)
-        self._function = _function(module, self.settings.function, self.path)
-        self._arguments = _arguments(self._function, self.settings.settings, self._where())
+        function = _function(module, self.settings.function, self.path)
+        self._function = function
+        self._arguments = _arguments(function, self.settings.settings, self._where())
+
+    def _load_here(self) -> None:
+        """Compile what another process sent, where something may be missing that was there. Raises UserCodeError."""
+        try:
+            self._load()
+        except UserCodeError as error:
+            raise UserCodeError(
+                f"{self.name}: {error} in a worker on {socket.gethostname()}; what the file needs must be there too"
+            ) from None
 
     def _where(self) -> str:
         line = getattr(getattr(self._function, "__code__", None), "co_firstlineno", None)
@@ -119,6 +131,8 @@ class Python(MapStage):
         of a batch or returns something else than it should."""
         if not len(documents):
             return MapResult()
+        if self._function is None:
+            self._load_here()
         batch = documents.record_batch()
         try:
             result = self._call(batch)
@@ -145,12 +159,15 @@ class Python(MapStage):
             ) from None
 
     def _call(self, batch: pa.RecordBatch) -> Any:
+        assert self._function is not None
         try:
             return self._function(batch, **self._arguments)
         except _OF_THE_MACHINE as error:
             raise UserCodeError(f"{self.name}: {describe(error, self.path)} in a batch from {_name(batch, 0)} on") from None
-        except (Exception, SystemExit) as error:
-            raise _CallFailedError(describe(error, self.path)) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, and panics of extensions in Rust, which are no Exception
+            raise _CallFailedError(describe(error, self.path)) from None
 
     def _failing(self, batch: pa.RecordBatch) -> dict[int, str]:
         """The rows on which the function fails alone, by halving what fails."""
@@ -184,10 +201,19 @@ def describe(error: BaseException, path: str) -> str:
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
-    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())[:_MESSAGE_CHARACTERS]
+    message = _message(error)
     message = re.sub(r"\b0x[0-9a-f]{6,}\b", "0x…", message)  # addresses of objects differ from run to run
     place = f"{path}, line {line}" if line else path
     return f"{type(error).__name__}{': ' if message else ''}{message} ({place})"
+
+
+def _message(error: BaseException) -> str:
+    """What an error says of itself on one line of valid Unicode; what it says is up to its class, which may fail."""
+    try:
+        said = str(error.msg if isinstance(error, SyntaxError) else error)
+    except Exception:
+        return "(its message cannot be shown)"
+    return " ".join(said.encode(errors="backslashreplace").decode().split())[:_MESSAGE_CHARACTERS]
 
 
 def _module(path: str, source: str) -> types.ModuleType:
@@ -210,6 +236,8 @@ def _module(path: str, source: str) -> types.ModuleType:
 
 def _function(module: types.ModuleType, name: str, path: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
+    if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found) or inspect.isasyncgenfunction(found):
+        raise UserCodeError(f"{path}: {name!r} is a coroutine or a generator; write a plain `def` that returns", "function")
     if found is not None and callable(found):
         return found
     own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__]

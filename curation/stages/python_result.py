@@ -20,7 +20,8 @@ class WrongResultError(ValueError):
 
 
 def checked(result: Any, n: int, taken: Collection[str]) -> MapResult:
-    """The result for a batch of n documents; lists and NumPy arrays become Arrow's. `taken` are names of existing columns.
+    """The result for a batch of n documents; lists, NumPy arrays and the series of pandas and Polars become Arrow's. `taken` are
+    names of existing columns.
 
     Raises WrongResultError that says which member is wrong, and how.
     """
@@ -39,12 +40,16 @@ def checked(result: Any, n: int, taken: Collection[str]) -> MapResult:
 
 def _array(name: str, values: Any, n: int, kind: pa.DataType | None = None) -> pa.Array:
     """`values` as an Arrow array of n values."""
-    if isinstance(values, str | bytes) or not isinstance(values, pa.Array | pa.ChunkedArray | np.ndarray | Sequence):
+    is_series = hasattr(values, "__array__") and hasattr(values, "__len__")  # of pandas, Polars and others
+    if isinstance(values, str | bytes) or not (isinstance(values, pa.Array | pa.ChunkedArray | Sequence) or is_series):
         raise WrongResultError(f"returned {name} as {_kind(values)}; give an array or a list with a value for each document")
     try:
+        if hasattr(values, "to_arrow"):
+            values = values.to_arrow()
         array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, kind)
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         array = array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
+        array.validate(full=True)  # Arrow takes bytes for a string unseen where they are called one
     except (pa.ArrowException, UnicodeError, OverflowError, TypeError, ValueError) as error:
         raise WrongResultError(f"returned {name} that is no array: {' '.join(str(error).split())}") from None
     if len(array) != n:
@@ -100,7 +105,7 @@ def _columns(values: Any, n: int, taken: Collection[str]) -> dict[str, pa.Array]
     for name, column in values.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise WrongResultError(f"returned a column named {name!r}; use letters, digits and _")
-        if name in taken:
+        if name.lower() in {known.lower() for known in taken}:  # SQL does not tell them apart by case
             raise WrongResultError(f"returned a column named {name!r}, which documents have already; choose another name")
         columns[name] = _column(name, _array(f"column {name!r}", column, n))
     return columns
@@ -111,6 +116,8 @@ def _column(name: str, array: pa.Array) -> pa.Array:
     kind = array.type
     if _is_text(kind):
         return array.cast(pa.string())
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
     plain = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_null)
     if not any(is_plain(kind) for is_plain in plain):
         raise WrongResultError(f"returned column {name!r} of type {kind}; a column holds booleans, integers, floats or strings")
@@ -124,7 +131,7 @@ def _measure(values: Any, n: int) -> np.ndarray | None:
     number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_null(array.type)
     if not number:
         raise WrongResultError(f"returned measure of type {array.type}; give numbers")
-    return pc.fill_null(array.cast(pa.float64()), math.nan).to_numpy(zero_copy_only=False)
+    return pc.fill_null(array.cast(pa.float64(), safe=False), math.nan).to_numpy(zero_copy_only=False)
 
 
 def _threshold(value: Any) -> float | None:

@@ -648,7 +648,7 @@ def counted(good=0, bad=0, raw_bytes=0, bad_record_bytes=0, unread_bytes=0, unre
     """What a unit of the first pass returns, for the rule alone."""
     part = {
         "n_documents": good, "bad_records": bad, "raw_bytes": raw_bytes, "bad_record_bytes": bad_record_bytes,
-        "unread_bytes": unread_bytes, "unread_records": unread_records, "first_bad": ["web/a at 0: bad"],
+        "unread_bytes": unread_bytes, "unread_records": unread_records, "first_bad": ["web/a at 0: bad"], "failed": {},
     }  # fmt: skip
     return [{"parts": [part]}]
 
