@@ -248,7 +248,7 @@ def report(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run.")],
     debug: DebugOption = False,
 ) -> None:
-    """Render report.html of a run again, from report.json, run.json and samples/ alone."""
+    """Render the page and the data card of a run again, from report.json, run.json and samples/ alone."""
     with _outcome(debug):
         from curation.report import render
 

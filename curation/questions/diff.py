@@ -18,7 +18,7 @@ from curation import storage
 from curation.questions.diff_inputs import ChangedValue, InputChanges, input_changes, setting_changes, shared_files, version_changes
 from curation.questions.diff_tables import decisions_of, files, register_stores, text_of_sql, write_shared
 from curation.questions.documents import Documents
-from curation.questions.lookup import FinishedRun
+from curation.questions.lookup import FinishedRun, naming_lost_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -112,6 +112,7 @@ def compare(directory_a: str, directory_b: str, output: str | None = None) -> Di
     return compare_runs(FinishedRun.open(directory_a), FinishedRun.open(directory_b), output)
 
 
+@naming_lost_files
 def compare_runs(run_a: FinishedRun, run_b: FinishedRun, output: str | None = None) -> Difference:
     """The same, of opened runs."""
     notes: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from curation.questions.documents import Documents, Kept
-from curation.questions.lookup import FinishedRun
+from curation.questions.lookup import FinishedRun, naming_lost_files
 from curation.questions.not_found import hints
 from curation.questions.similarity import Pair, Similarities, Similarity
 
@@ -118,6 +118,7 @@ def explain(directory: str, document_id: str, run_code: bool = False) -> Explana
     return explain_in(FinishedRun.open(directory, run_code), document_id)
 
 
+@naming_lost_files
 def explain_in(run: FinishedRun, document_id: str) -> Explanation:
     """The same, of an opened run."""
     documents = Documents(run, BUDGET_BYTES)

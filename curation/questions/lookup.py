@@ -9,10 +9,10 @@ from __future__ import annotations
 import bisect
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,13 +23,16 @@ from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
 from curation.engine.part_writer import SPLITS
 from curation.engine.recipe import Source
 from curation.engine.removal_log import id_partitions
-from curation.engine.run_folder import FORMAT_VERSION, RunFolder
+from curation.engine.run_folder import FORMAT_VERSION, RESULT_FOLDERS, RunFolder
 from curation.stages import Stage, stage_class
 from curation.stages.python import Python, PythonSettings
 
 _THREADS = 16  # of reading quarantine/, which may be many small files
 _READ_BUFFER_BYTES = 2**20  # of a column chunk at a time
 _TEXT_ROWS = 512  # decoded at a time on the way to a row: a row group's texts need not be held whole
+
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -369,3 +372,23 @@ def _rank_range(file: pq.ParquetFile, group: int) -> tuple[int, int]:
 def _text_bytes(file: pq.ParquetFile, group: int) -> int:
     column = file.schema_arrow.names.index("text")
     return int(file.metadata.row_group(group).column(column).total_uncompressed_size)
+
+
+def naming_lost_files(function: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
+    """A question that fails because files of a run are gone says which; the libraries that read tables say it each in their way."""
+
+    @functools.wraps(function)
+    def asked(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Answer:
+        try:
+            return function(*arguments, **options)
+        except Exception:
+            for run in (argument for argument in arguments if isinstance(argument, FinishedRun)):
+                lost = [path for name in RESULT_FOLDERS for path in run.paths(name) if not storage.exists(path)]
+                if lost:
+                    more = f" and {len(lost) - 1:,} more files of the run" if len(lost) > 1 else ""
+                    raise ValueError(
+                        f"{lost[0]}{more} is gone; bring the folder back whole, or give the command of the run again"
+                    ) from None
+            raise
+
+    return asked

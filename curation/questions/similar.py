@@ -22,7 +22,7 @@ from curation.engine.stage_pass import KEPT, document_batch, needs_columns, pass
 from curation.formats.records import Batch
 from curation.formats.tables import batch_of
 from curation.questions.documents import Documents
-from curation.questions.lookup import FinishedRun
+from curation.questions.lookup import FinishedRun, naming_lost_files
 from curation.questions.similarity import LONGEST_TEXT
 from curation.questions.work_tables import BandHits, WorkTables
 from curation.stages import MapStage
@@ -107,6 +107,7 @@ def similar(directory: str, text: str, stage: str | None = None, run_code: bool 
     return similar_in(FinishedRun.open(directory, run_code), text, stage)
 
 
+@naming_lost_files
 def similar_in(run: FinishedRun, text: str, stage: str | None = None) -> Similar:
     """The same, of an opened run."""
     index = _stage_index(run, stage)

@@ -13,7 +13,9 @@ import pytest
 
 from curation.engine.array_file import ArrayFile
 from curation.engine.removal_log import id_partitions
+from curation.questions.diff import compare
 from curation.questions.documents import Documents
+from curation.questions.explain import explain
 from curation.questions.lookup import FinishedRun, IdTable, Place
 from curation.questions.work_tables import WorkTables
 
@@ -150,3 +152,17 @@ def test_work_of_another_input_is_not_taken_for_this_runs(asked, tmp_path):
     fewer = pickle.loads(parts.read_bytes())[:-1]
     parts.write_bytes(pickle.dumps(fewer))
     assert WorkTables.open(FinishedRun.open(str(tmp_path / "run"))) is None
+
+
+@pytest.mark.parametrize("folder", ["removed", "documents/train"])
+def test_a_lost_file_is_named_by_every_question(asked, tmp_path, folder):
+    shutil.copytree(asked.directory, tmp_path / "run")
+    lost = sorted((tmp_path / "run" / folder).iterdir())[0]
+    lost.unlink()
+    run = str(tmp_path / "run")
+    questions = [lambda: explain(run, asked.ids["lone"])]
+    if folder == "removed":
+        questions.append(lambda: compare(asked.directory, run))
+    for question in questions:
+        with pytest.raises(ValueError, match=f"{lost} is gone; bring the folder back whole"):
+            question()
