@@ -33,7 +33,8 @@ help: ## this list
 
 setup: $(INSTALLED) ## build the environment in .venv (PYTHON= names the interpreter for a new one)
 
-# Wheels only, so that no compiler is needed (jsonpath-rw is pure Python without one). The stamp is written last: an interrupted installation is repeated.
+# Wheels only, so that no compiler is needed (jsonpath-rw has none, and is pure Python). The stamp is written last: an
+# interrupted installation is repeated.
 $(INSTALLED): setup.cfg pyproject.toml
 	@if ! $(BIN)/python -c $(SUPPORTED) 2>/dev/null; then \
 	  for python in $${PYTHON:-python3.12 python3.13 python3.11 python3}; do \
