@@ -23,7 +23,7 @@ from curation.engine.lock import LOCK_NAME, locked
 from curation.engine.plan import Plan
 from curation.report import PAGE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RESULT_FOLDERS = ("documents", "removed", "duplicates", "edited", "quarantine", "samples")
 # Made after publishing from report.json, run.json and samples/ alone. A person may keep a README.md of their own in DIR: those that
 # a run made hold the mark.
@@ -179,16 +179,21 @@ def _listed(directory: str) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
+def another_format(place: str, run: dict[str, Any]) -> ValueError:
+    """What is raised where run.json or report.json is of another format version than this release's."""
+    version = run["format_version"]
+    is_older = isinstance(version, int) and version < FORMAT_VERSION
+    remedy = "give the command of the run again to make it anew" if is_older else "use a newer release of the toolkit"
+    return ValueError(f"{place} was written in format version {version}, this is version {FORMAT_VERSION}; {remedy}")
+
+
 def check_same_run(earlier: dict[str, Any] | None, folder: RunFolder, plan: Plan, limit: int | None) -> None:
     """Refuse to mix two runs in one folder. Raises ValueError that offers `--fresh` or another folder."""
     if earlier is None:
         return
     remedy = "give another output folder, or --fresh to replace it"
     if earlier["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{folder.output} was written in format version {earlier['format_version']}, this is version {FORMAT_VERSION}; "
-            "use a newer release of the toolkit"
-        )
+        raise another_format(folder.output, earlier)
     if earlier["recipe"]["name"] != plan.recipe.name:
         raise ValueError(f"{folder.output} holds a run of {earlier['recipe']['name']}, not of {plan.recipe.name}; {remedy}")
     if sorted(earlier["sources"]) != sorted(plan.sources):

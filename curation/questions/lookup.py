@@ -23,12 +23,13 @@ from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
 from curation.engine.part_writer import SPLITS
 from curation.engine.recipe import Source
 from curation.engine.removal_log import id_partitions
-from curation.engine.run_folder import FORMAT_VERSION, RESULT_FOLDERS, RunFolder
+from curation.engine.run_folder import FORMAT_VERSION, RESULT_FOLDERS, RunFolder, another_format
 from curation.stages import Stage, stage_class
 from curation.stages.python import Python, PythonSettings
 
 _THREADS = 16  # of reading quarantine/, which may be many small files
 _READ_BUFFER_BYTES = 2**20  # of a column chunk at a time
+_RECORDED = ("recipe", "sources", "limit", "unit_bytes", "input", "versions", "outputs")  # in run.json, and asked for here
 _TEXT_ROWS = 512  # decoded at a time on the way to a row: a row group's texts need not be held whole
 
 _Arguments = ParamSpec("_Arguments")
@@ -70,9 +71,32 @@ class ListedFile:
 
 @contextlib.contextmanager
 def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file for reading few row groups. The buffer is for local files: each read of a store is a request."""
-    with storage.open_read(path) as file:
-        yield pq.ParquetFile(file, pre_buffer=False, buffer_size=0 if storage.is_remote(path) else _READ_BUFFER_BYTES)
+    """A Parquet file for reading few row groups. Raises ValueError that names it when its content is damaged.
+
+    The buffer is for local files: each read of a store is a request.
+    """
+    try:
+        with storage.open_read(path) as file:
+            yield pq.ParquetFile(file, pre_buffer=False, buffer_size=0 if storage.is_remote(path) else _READ_BUFFER_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        # Of Parquet's own errors some are OSErrors, without the number that those of a disk or a store have.
+        if isinstance(error, OSError) and (error.errno or isinstance(error, FileNotFoundError)):
+            raise
+        raise damaged(path, error) from error
+
+
+def damaged(path: str, error: object) -> ValueError:
+    """What is raised for a file whose content cannot be what a run wrote."""
+    reason = " ".join(str(error).split()).rstrip(".")
+    return ValueError(f"{path} is damaged ({reason}); bring it back from a copy, or run again with --fresh")
+
+
+def column_index(file: pq.ParquetFile, name: str) -> int:
+    """Where a column stands in a table of a run. Raises pyarrow.ArrowInvalid for a table without it."""
+    names = file.schema_arrow.names
+    if name not in names:
+        raise pa.ArrowInvalid(f"it has no column {name}")
+    return int(names.index(name))
 
 
 class IdTable:
@@ -104,7 +128,7 @@ class IdTable:
         most_rows: int | None,
         found: dict[str, tuple[int, list[dict[str, Any]]]],
     ) -> None:
-        column = file.schema_arrow.names.index(self.key)
+        column = column_index(file, self.key)
         statistics = file.metadata.row_group(group).column(column).statistics
         # Ids of more than 4 KB get no statistics.
         if statistics is not None and statistics.has_min_max:
@@ -156,13 +180,13 @@ class FinishedRun:
         run = folder.read("run.json")
         if run is None:
             raise ValueError(f"{directory} holds no run (no run.json); name the folder that --output gave")
-        if run["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"{directory} was written in format version {run['format_version']}, this is version {FORMAT_VERSION}; "
-                "use a newer release of the toolkit"
-            )
-        if run["status"] != "complete":
+        if run["format_version"] != FORMAT_VERSION:
+            raise another_format(directory, run)
+        if run.get("status") != "complete":
             raise ValueError(f"the run in {directory} is not finished; give the command that started it again, then ask")
+        lacking = [name for name in _RECORDED if name not in run]
+        if lacking:
+            raise damaged(storage.join(folder.output, "run.json"), f"it has no {lacking[0]}")
         return cls(folder, run, run_code)
 
     def paths(self, name: str) -> list[str]:
@@ -175,8 +199,8 @@ class FinishedRun:
 
     @functools.cached_property
     def report(self) -> dict[str, Any]:
-        """report.json."""
-        return self.folder.read("report.json") or {}
+        """report.json. Raises ValueError where it is not this run's."""
+        return finished_report(self.folder, self.run)
 
     @functools.cached_property
     def files(self) -> list[ListedFile]:
@@ -250,7 +274,8 @@ class FinishedRun:
         if parsed is None or parsed[2] is None or parsed[2] >= MAXIMUM_POSITION:
             return None
         number = self._numbers.get(parsed[:2])
-        return None if number is None else Place(number, parsed[2])
+        place = None if number is None else Place(number, parsed[2])
+        return place if place is not None and self.made_id(place) == value else None  # and not "007"
 
     def made_id(self, place: Place) -> str:
         """The id of a document whose input has no ids."""
@@ -364,31 +389,40 @@ class FinishedRun:
 
 
 def _rank_range(file: pq.ParquetFile, group: int) -> tuple[int, int]:
-    column = file.schema_arrow.names.index("rank")
+    column = column_index(file, "rank")
     statistics = file.metadata.row_group(group).column(column).statistics
     return int(statistics.min), int(statistics.max)
 
 
 def _text_bytes(file: pq.ParquetFile, group: int) -> int:
-    column = file.schema_arrow.names.index("text")
+    column = column_index(file, "text")
     return int(file.metadata.row_group(group).column(column).total_uncompressed_size)
 
 
 def naming_lost_files(function: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
-    """A question that fails because files of a run are gone says which; the libraries that read tables say it each in their way."""
+    """A question that fails because files of a run are gone or cut short says which; libraries say it each in their way."""
 
     @functools.wraps(function)
     def asked(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Answer:
         try:
             return function(*arguments, **options)
-        except Exception:
-            for run in (argument for argument in arguments if isinstance(argument, FinishedRun)):
-                lost = [path for name in RESULT_FOLDERS for path in run.paths(name) if not storage.exists(path)]
-                if lost:
-                    more = f" and {len(lost) - 1:,} more files of the run" if len(lost) > 1 else ""
-                    raise ValueError(
-                        f"{lost[0]}{more} is gone; bring the folder back whole, or give the command of the run again"
-                    ) from None
+        except Exception as error:
+            if type(error) is not ValueError:  # which say already what to do
+                for run in (argument for argument in arguments if isinstance(argument, FinishedRun)):
+                    _check_files(run)
             raise
 
     return asked
+
+
+def _check_files(run: FinishedRun) -> None:
+    """Raise ValueError when files that run.json lists are gone, or are not of their size any more."""
+    entries = [entry for name in RESULT_FOLDERS for entry in run.outputs(name)]
+    lost = [path for entry in entries if not storage.is_file(path := storage.join(run.folder.output, entry["path"]))]
+    if lost:
+        more = f" and {len(lost) - 1:,} more files of the run are gone" if len(lost) > 1 else " is gone"
+        raise ValueError(f"{lost[0]}{more}; bring the folder back whole, or give the command of the run again") from None
+    for entry in entries:
+        path = storage.join(run.folder.output, entry["path"])
+        if (n_bytes := storage.file_size(path)) != entry["bytes"]:
+            raise damaged(path, f"it has {n_bytes:,} bytes of {entry['bytes']:,}") from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from curation import storage
+from curation.engine.run_folder import FORMAT_VERSION, another_format
 from curation.report import PAGE, differences, plots, sections
 from curation.report.downloads import Downloads
 from curation.report.markup import Figures, count, given, passage
@@ -60,6 +61,8 @@ def _read_json(output: str, name: str) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict) or "format_version" not in content:
         raise ValueError(f"{path} was not written by a run, or is damaged")
+    if content["format_version"] != FORMAT_VERSION:
+        raise another_format(output, content)
     return content
 
 

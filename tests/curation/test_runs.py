@@ -171,7 +171,7 @@ def test_an_opened_run_has_what_the_call_returned(finished):
     [
         (None, "no run"),
         ({"format_version": 99, "status": "complete"}, "format version 99"),
-        ({"format_version": 1, "status": "running"}, "not finished"),
+        ({"format_version": 2, "status": "running"}, "not finished"),
     ],
 )
 def test_a_folder_without_a_finished_run_cannot_be_opened(tmp_path, content, message):

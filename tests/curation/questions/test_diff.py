@@ -262,7 +262,7 @@ def test_the_command_says_first_what_explains_the_rest(hostile, tmp_path):
     assert pq.read_table(output).num_rows == compare(*folders).documents
 
 
-@pytest.mark.parametrize("content", [None, '{"format_version": 1, "status": "running", "outputs": []}', '{"format_version": 99}'])
+@pytest.mark.parametrize("content", [None, '{"format_version": 2, "status": "running", "outputs": []}', '{"format_version": 99}'])
 def test_a_folder_without_a_finished_run_is_a_usage_error(hostile, tmp_path, content):
     folder = tmp_path / "empty"
     folder.mkdir()

@@ -34,6 +34,9 @@ def test_a_folder_without_a_finished_run_is_refused_with_what_to_do(tmp_path, as
     path.write_text(json.dumps({**description, "status": "running"}))
     with pytest.raises(ValueError, match="not finished"):
         FinishedRun.open(str(tmp_path / "run"))
+    path.write_text(json.dumps({**description, "format_version": 1}))
+    with pytest.raises(ValueError, match="format version 1, this is version 2; give the command of the run again"):
+        FinishedRun.open(str(tmp_path / "run"))
     path.write_text(json.dumps({**description, "format_version": 99}))
     with pytest.raises(ValueError, match="format version 99"):
         FinishedRun.open(str(tmp_path / "run"))

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.engine.run_folder import FORMAT_VERSION
+
 
 @dataclass
 class MadeRun:
@@ -137,7 +139,8 @@ def made_run(
     mix = {text(name): {"documents_in": n, "documents_kept": n // 2, "bytes_in": 9 * n, "bytes_kept": 5 * n} for name, n in
            (("en", 700), ("de", 90), ("other", 30))}  # fmt: skip
     report = {
-        "format_version": 1, "name": text("made"), "input": text("/data/in"), "output": text("/data/out"), "status": "complete",
+        "format_version": FORMAT_VERSION,
+        "name": text("made"), "input": text("/data/in"), "output": text("/data/out"), "status": "complete",
         "already_complete": False, "limit": None,
         "documents": {"in": total.get("documents_in", 0), "kept": total.get("kept_documents", 0),
                       "removed": total.get("removed_documents", 0), "quarantined": 0},
@@ -161,7 +164,7 @@ def made_run(
         "stages": [{"name": name, "stage": stage["stage"], "note": text("x")} for name, stage in table.items()],
         "output": {"format": "parquet"},
     }  # fmt: skip
-    run = {"format_version": 1, "status": "complete", "recipe": recipe, "limit": None,
+    run = {"format_version": FORMAT_VERSION, "status": "complete", "recipe": recipe, "limit": None,
            "input": {"path": "/data/in", "files": []}, "versions": {"numpy": text("2.4")}}  # fmt: skip
     return MadeRun(report, run, nearest, clusters)
 
