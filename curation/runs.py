@@ -59,6 +59,10 @@ def run(
     KeyboardInterrupt, the same call goes on with what is finished.
     """
     directory = os.fspath(output)
+    if not directory:
+        raise ValueError("the output is empty; name a folder, '.' for this one")
+    if not isinstance(settings, Mapping | None) or not all(isinstance(key, str) for key in settings or {}):
+        raise ValueError(f"settings: {settings!r} does not map names to values; write {{'minhash.ngram': 5}}")
     input_path, work_folder = (None if path is None else os.fspath(path) for path in (input, work))
 
     from curation.engine.progress import Progress
@@ -100,10 +104,10 @@ def checked_options(
     if executor not in ("ray", "inline"):
         raise ValueError(f"executor {executor!r} is neither ray nor inline")
     for name, value, noun in (("workers", workers, "processes"), ("limit", limit, "documents")):
-        if value is not None and (not isinstance(value, int) or not 1 <= value <= 2**62):
-            raise ValueError(f"{name}: {value!r} is no number of {noun}; give 1 or more")
-    if memory_per_worker is not None and not 0 < memory_per_worker < 1e6:
-        raise ValueError(f"memory per worker: {memory_per_worker} is no number of gigabytes")
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**62):
+            raise ValueError(f"{name}: {value!r} is no number of {noun}; give an int, 1 or more")
+    if memory_per_worker is not None and (not isinstance(memory_per_worker, int | float) or not 0 < memory_per_worker < 1e6):
+        raise ValueError(f"memory per worker: {memory_per_worker!r} is no number of gigabytes")
     memory_bytes = None if memory_per_worker is None else int(memory_per_worker * 1e9)
     return RunOptions(executor=executor, workers=workers, memory_per_worker_bytes=memory_bytes, limit=limit, **others)
 

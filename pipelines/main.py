@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -340,6 +341,8 @@ def _outcome(debug: bool, progress: Progress | None = None, resume: str | None =
             raise
         _stop(INTERRUPTED, "terminated; what was finished is kept", progress, resume)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and progress is None:  # `| head` has seen enough
+            raise typer.Exit(FAILED) from None
         if progress is not None:
             progress.log(traceback.format_exc())
         if debug:
@@ -392,4 +395,6 @@ def _explanation(error: Exception) -> str:
 
 def main() -> None:
     """The entry point of `curate`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character shows its number
     app()

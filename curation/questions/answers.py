@@ -78,7 +78,8 @@ def _verdict(it: Explanation) -> Iterator[str]:
         yield f"quarantined: the record could not be used: {printable(it.reason or '')}."
     else:
         yield "not found: this run has no document with this id."
-        yield f"Looked at: {', '.join(it.looked_at)}."
+        if it.looked_at:
+            yield f"Looked at: {', '.join(it.looked_at)}."
         for hint in it.hints:
             yield f"  {printable(hint)}"
 

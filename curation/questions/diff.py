@@ -8,6 +8,7 @@ other files are the ids of documents/ read, and what no table of a run names the
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from curation import storage
+from curation.engine.run_folder import RESULT_FOLDERS
 from curation.questions.diff_inputs import ChangedValue, InputChanges, input_changes, setting_changes, shared_files, version_changes
 from curation.questions.diff_tables import decisions_of, files, register_stores, text_of_sql, write_shared
 from curation.questions.documents import Documents
@@ -28,6 +30,7 @@ _TEXT_CHARACTERS = 200
 _TEXTS_BYTES = 256 * 2**20  # of row groups of each run that are decoded for the beginnings of texts, at most
 _MEMORY_LIMIT = "1GB"  # of DuckDB, which spills to a temporary folder past it
 _MOST_THREADS = 8
+_MESSAGE_CHARACTERS = 300  # of an error, which may hold the whole query
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class RunSummary:
     documents: dict[str, int]
 
 
-@dataclass
+@dataclass(repr=False)
 class Difference:
     """What two runs treat differently, the most documents first, and before it what explains it."""
 
@@ -96,6 +99,9 @@ class Difference:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
+
+    def __repr__(self) -> str:
+        return str(self)  # a notebook shows it as paragraphs
 
     def __str__(self) -> str:
         from curation.questions.diff_text import difference_text
@@ -115,6 +121,8 @@ def compare(directory_a: str, directory_b: str, output: str | None = None) -> Di
 @naming_lost_files
 def compare_runs(run_a: FinishedRun, run_b: FinishedRun, output: str | None = None) -> Difference:
     """The same, of opened runs."""
+    if output is not None:
+        _check_output(output, [run_a, run_b])
     notes: list[str] = []
     with _database() as (database, scratch):
         register_stores(database, [run_a.folder.output, run_b.folder.output])
@@ -150,6 +158,18 @@ def _summary(run: FinishedRun) -> RunSummary:
     return RunSummary(run.folder.output, run.run["recipe"]["name"], run.report.get("documents", {}))
 
 
+def _check_output(output: str, runs: list[FinishedRun]) -> None:
+    """Raise ValueError for a place that is no name of a Parquet file, or that lies among what a run left."""
+    if not output.endswith(".parquet") or (not storage.is_remote(output) and os.path.isdir(output)):
+        raise ValueError(f"the output {output!r} must be the name of a Parquet file; end it with .parquet")
+    place = storage.absolute(output)
+    for run in runs:
+        base = run.folder.output if storage.is_remote(place) else os.path.realpath(run.folder.output)
+        place = place if storage.is_remote(place) else os.path.realpath(place)
+        if any(place.startswith(storage.join(base, name, "")) for name in (*RESULT_FOLDERS, "work")):
+            raise ValueError(f"the output {output} would lie among the results of the run in {base}; name another place")
+
+
 @contextmanager
 def _database() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     """A database in memory with a limit, and the folder that it spills to."""
@@ -164,8 +184,11 @@ def _database() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
             "temp_directory": scratch,
             "preserve_insertion_order": False,
         }
-        with duckdb.connect(config=settings) as database:
-            yield database, scratch
+        try:
+            with duckdb.connect(config=settings) as database:
+                yield database, scratch
+        except duckdb.Error as error:
+            raise RuntimeError(f"the comparison failed: {' '.join(str(error).split())[:_MESSAGE_CHARACTERS]}") from error
 
 
 def _quarantines_differ(database: duckdb.DuckDBPyConnection, run_a: FinishedRun, run_b: FinishedRun) -> set[tuple[str, str]]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
 
 from curation import storage
 from curation.engine.recipe import Source
 from curation.questions.diff_inputs import SharedFiles
 from curation.questions.lookup import FinishedRun
+from curation.questions.result_files import open_lines
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,6 +87,8 @@ def _ids_of_lines(run: FinishedRun, place: str, notes: list[str]) -> str:
     """Write ids and sources of the JSON lines in documents/ to the local Parquet file `place`; its path."""
     schema = pa.schema([("id", pa.string()), ("source", pa.string())])
     nameless = 0
+    for path in run.paths("documents"):
+        run.whole_size(path)
     with pq.ParquetWriter(place, schema, compression="lz4") as writer:
         for lines in _batches(line for path in run.paths("documents") for line in _lines(path)):
             named = [_id_and_source(run, line) for line in lines]
@@ -99,9 +101,8 @@ def _ids_of_lines(run: FinishedRun, place: str, notes: list[str]) -> str:
 
 
 def _lines(path: str) -> Iterator[bytes]:
-    with storage.open_stream(path) as raw:
-        reader = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), _READ_BYTES)
-        yield from reader
+    with open_lines(path) as stream:
+        yield from io.BufferedReader(stream, _READ_BYTES)
 
 
 def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:

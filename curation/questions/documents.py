@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from curation import storage
 from curation.engine.part_writer import SPLITS
-from curation.questions.lookup import DocumentPart, FinishedRun, Place, open_parquet
+from curation.questions.lookup import DocumentPart, FinishedRun, Place
+from curation.questions.result_files import column_index, open_parquet
 from curation.questions.texts import Found, TextReader
 from curation.questions.work_tables import Row, WorkTables
 
@@ -201,7 +202,7 @@ class Documents:
 
 def _rank_of_id(path: str, value: str) -> int | None:
     with open_parquet(path) as file:
-        column = file.schema_arrow.names.index("id")
+        column = column_index(file, "id")
         for group in range(file.num_row_groups):
             statistics = file.metadata.row_group(group).column(column).statistics
             if statistics is not None and statistics.has_min_max and not statistics.min <= value <= statistics.max:

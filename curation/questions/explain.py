@@ -121,6 +121,8 @@ def explain(directory: str, document_id: str, run_code: bool = False) -> Explana
 @naming_lost_files
 def explain_in(run: FinishedRun, document_id: str) -> Explanation:
     """The same, of an opened run."""
+    if not isinstance(document_id, str):
+        raise ValueError(f"{document_id!r} is no id of a document; give a string")
     documents = Documents(run, BUDGET_BYTES)
     answer = _Answer(run, documents, Explanation(document_id))
     try:

@@ -1,15 +1,13 @@
 """Open a finished run and find things in its tables, with a few reads each, whatever the run's size.
 
-removed/, duplicates/ and edited/ are partitioned by a hash of the id that is looked up and sorted by it; documents/ is sorted by
-rank. So an id leads to one file, row-group statistics lead to one row group of it, and a binary search to the row.
+documents/ is sorted by rank: an id leads to a rank, the ranks in run.json to one file, and row-group statistics to one row group.
 """
 
 from __future__ import annotations
 
 import bisect
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
@@ -22,13 +20,13 @@ from curation import storage
 from curation.documents import MAXIMUM_POSITION, POSITION_BITS, document_id
 from curation.engine.part_writer import SPLITS
 from curation.engine.recipe import Source
-from curation.engine.removal_log import id_partitions
 from curation.engine.run_folder import FORMAT_VERSION, RESULT_FOLDERS, RunFolder, another_format
+from curation.questions.result_files import IdTable, column_index, damaged, open_parquet
+from curation.report.fingerprints import check_report
 from curation.stages import Stage, stage_class
 from curation.stages.python import Python, PythonSettings
 
 _THREADS = 16  # of reading quarantine/, which may be many small files
-_READ_BUFFER_BYTES = 2**20  # of a column chunk at a time
 _RECORDED = ("recipe", "sources", "limit", "unit_bytes", "input", "versions", "outputs")  # in run.json, and asked for here
 _TEXT_ROWS = 512  # decoded at a time on the way to a row: a row group's texts need not be held whole
 
@@ -67,87 +65,6 @@ class ListedFile:
     size: int
     etag: str
     mtime_ns: int
-
-
-@contextlib.contextmanager
-def open_parquet(path: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file for reading few row groups. Raises ValueError that names it when its content is damaged.
-
-    The buffer is for local files: each read of a store is a request.
-    """
-    try:
-        with storage.open_read(path) as file:
-            yield pq.ParquetFile(file, pre_buffer=False, buffer_size=0 if storage.is_remote(path) else _READ_BUFFER_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        # Of Parquet's own errors some are OSErrors, without the number that those of a disk or a store have.
-        if isinstance(error, OSError) and (error.errno or isinstance(error, FileNotFoundError)):
-            raise
-        raise damaged(path, error) from error
-
-
-def damaged(path: str, error: object) -> ValueError:
-    """What is raised for a file whose content cannot be what a run wrote."""
-    reason = " ".join(str(error).split()).rstrip(".")
-    return ValueError(f"{path} is damaged ({reason}); bring it back from a copy, or run again with --fresh")
-
-
-def column_index(file: pq.ParquetFile, name: str) -> int:
-    """Where a column stands in a table of a run. Raises pyarrow.ArrowInvalid for a table without it."""
-    names = file.schema_arrow.names
-    if name not in names:
-        raise pa.ArrowInvalid(f"it has no column {name}")
-    return int(names.index(name))
-
-
-class IdTable:
-    """A table whose file follows from a hash of the id in column `key`, and which is sorted by it."""
-
-    def __init__(self, paths: list[str], key: str) -> None:
-        self.paths, self.key = paths, key
-
-    def find(self, ids: list[str], most_rows: int | None = None) -> dict[str, tuple[int, list[dict[str, Any]]]]:
-        """For each id that is there: how many rows it has, and the first `most_rows` of them."""
-        found: dict[str, tuple[int, list[dict[str, Any]]]] = {}
-        if not self.paths:
-            return found
-        by_partition: dict[int, list[str]] = {}
-        unique = sorted(set(ids))
-        for value, partition in zip(unique, id_partitions(unique, len(self.paths)).tolist(), strict=True):
-            by_partition.setdefault(partition, []).append(value)
-        for partition, wanted in by_partition.items():
-            with open_parquet(self.paths[partition]) as file:
-                for group in range(file.num_row_groups):
-                    self._find_in_group(file, group, wanted, most_rows, found)
-        return found
-
-    def _find_in_group(
-        self,
-        file: pq.ParquetFile,
-        group: int,
-        wanted: list[str],
-        most_rows: int | None,
-        found: dict[str, tuple[int, list[dict[str, Any]]]],
-    ) -> None:
-        column = column_index(file, self.key)
-        statistics = file.metadata.row_group(group).column(column).statistics
-        # Ids of more than 4 KB get no statistics.
-        if statistics is not None and statistics.has_min_max:
-            wanted = [value for value in wanted if statistics.min <= value <= statistics.max]
-        if not wanted:
-            return
-        keys = file.read_row_group(group, columns=[self.key])[self.key].combine_chunks()
-        rest: pa.Table | None = None
-        for value in wanted:
-            start = bisect.bisect_left(range(len(keys)), value, key=lambda row: keys[row].as_py())
-            stop = bisect.bisect_right(range(len(keys)), value, start, key=lambda row: keys[row].as_py())
-            if start == stop:
-                continue
-            count, rows = found.get(value, (0, []))
-            room = stop - start if most_rows is None else min(stop - start, most_rows - len(rows))
-            if room > 0:
-                rest = file.read_row_group(group) if rest is None else rest
-                rows = rows + rest.slice(start, room).to_pylist()
-            found[value] = count + stop - start, rows
 
 
 @dataclass(frozen=True)
@@ -197,10 +114,28 @@ class FinishedRun:
         """What run.json says of the files of a result folder."""
         return [entry for entry in self.run["outputs"] if entry["path"].startswith(f"{name}/")]
 
+    def whole_size(self, path: str) -> int:
+        """Bytes of a file of the run. Raises ValueError when they are not as many as the run left.
+
+        JSON lines that are cut short end like whole ones.
+        """
+        n_bytes = storage.file_size(path)
+        if n_bytes != self._sizes[path]:
+            raise damaged(path, f"it has {n_bytes:,} bytes of {self._sizes[path]:,}")
+        return n_bytes
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {storage.join(self.folder.output, entry["path"]): entry["bytes"] for entry in self.run["outputs"]}
+
     @functools.cached_property
     def report(self) -> dict[str, Any]:
-        """report.json. Raises ValueError where it is not this run's."""
-        return finished_report(self.folder, self.run)
+        """report.json. Raises ValueError where it is gone, or not this run's."""
+        report = self.folder.read("report.json")
+        if report is None:
+            raise ValueError(f"{self.folder.output}/report.json is gone; bring it back, or give the command of the run again")
+        check_report(report, self.run, self.folder.output)
+        return report
 
     @functools.cached_property
     def files(self) -> list[ListedFile]:
@@ -423,6 +358,4 @@ def _check_files(run: FinishedRun) -> None:
         more = f" and {len(lost) - 1:,} more files of the run are gone" if len(lost) > 1 else " is gone"
         raise ValueError(f"{lost[0]}{more}; bring the folder back whole, or give the command of the run again") from None
     for entry in entries:
-        path = storage.join(run.folder.output, entry["path"])
-        if (n_bytes := storage.file_size(path)) != entry["bytes"]:
-            raise damaged(path, f"it has {n_bytes:,} bytes of {entry['bytes']:,}") from None
+        run.whole_size(storage.join(run.folder.output, entry["path"]))

@@ -88,6 +88,8 @@ class Similar:
 def read_text(path: str) -> str:
     """The text of a file, or of standard input for `-`. Raises ValueError when it cannot be read or is no UTF-8 text."""
     what = "standard input" if path == "-" else path
+    if path == "-" and sys.stdin is None:
+        raise ValueError("standard input is closed; name a text file")
     try:
         data = sys.stdin.buffer.read() if path == "-" else storage.read_bytes(path)
     except OSError as error:
@@ -144,12 +146,20 @@ class _Query:
     """The text after the stages, with its band keys, signature and n-grams at the near-duplicate stage."""
 
     def __init__(self, run: FinishedRun, text: str, index: int, minhash: MinHash) -> None:
+        if not isinstance(text, str):
+            raise ValueError(f"the text is of type {type(text).__name__}; give a string")
         if not text.strip():
             raise ValueError("the text is empty; give a text that the run could have read as one document")
         try:
-            text.encode()
+            n_bytes = len(text.encode())
         except UnicodeEncodeError:
             raise ValueError("the text holds lone surrogates, which UTF-8 cannot; remove them") from None
+        most = run.run["recipe"]["max_document_bytes"]
+        if n_bytes > most:
+            raise ValueError(
+                f"the text has {n_bytes:,} bytes, and the run took no document of more than {most:,} (max_document_bytes); "
+                "give a part of it"
+            )
         self.minhash = minhash
         self.edited_by: list[str] = []
         self.would_be_removed: list[str] = []

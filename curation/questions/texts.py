@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow.parquet as pq
-import zstandard
 
 from curation import formats, storage
 from curation.engine.plan import columns_of
 from curation.engine.stage_pass import document_batch, needs_columns, pass_stages
 from curation.formats import members
 from curation.formats.records import Piece
-from curation.questions.lookup import DocumentPart, FinishedRun, ListedFile, Place, open_parquet
+from curation.questions.lookup import DocumentPart, FinishedRun, ListedFile, Place
+from curation.questions.result_files import open_lines, open_parquet
 from curation.stages import DocumentFailuresError, MapStage
 
 _SEEK_BYTES = 2**18  # read at a time of a file that can be entered anywhere
@@ -78,12 +78,12 @@ class TextReader:
         A line whose other members include an `id` carries none of ours, and is not found.
         """
         ids = dict(list(ids.items())[:_LINES_SOUGHT])
-        if not self.budget.spend(storage.file_size(path) * _USUAL_RATIO):
+        if not self.budget.spend(self.run.whole_size(path) * _USUAL_RATIO):
             return {}
         needles = {value: orjson.dumps({member or "id": value})[1:-1] for value, member in ids.items()}
         found: dict[str, dict[str, Any]] = {}
         rest = b""
-        with storage.open_stream(path) as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
+        with open_lines(path) as stream:
             while len(found) < len(ids) and (chunk := stream.read(_BLOCK_BYTES)):
                 block, newline, tail = chunk.rpartition(b"\n")
                 block, rest = (rest + block + newline, tail) if newline else (b"", rest + chunk)

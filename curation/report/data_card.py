@@ -6,6 +6,7 @@ from curation import storage
 from curation.engine.run_folder import RunFolder
 from curation.report.card import card
 from curation.report.croissant import croissant
+from curation.report.fingerprints import check_report
 
 
 def write_data_card(output: str) -> list[str]:
@@ -17,6 +18,7 @@ def write_data_card(output: str) -> list[str]:
     report, run = folder.read("report.json"), folder.read("run.json")
     if report is None or run is None:
         raise ValueError(f"{output} holds no finished run (no report.json or no run.json)")
+    check_report(report, run, output)
     written = []
     for name, describe in {"README.md": card, "croissant.json": croissant}.items():
         if folder.may_replace(name):

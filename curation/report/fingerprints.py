@@ -46,3 +46,9 @@ def output_fingerprint(outputs: Iterable[dict[str, Any]]) -> str:
     chosen = [entry for entry in outputs if entry["path"].startswith(_FINGERPRINTED)]
     lines = sorted(f"{entry['path']} {entry['sha256']}\n" for entry in chosen)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def check_report(report: dict[str, Any], run: dict[str, Any], place: str) -> None:
+    """Raise ValueError when `report` (report.json) is not of the run that `run` (run.json) describes, both in `place`."""
+    if "outputs" in run and report.get("fingerprints", {}).get("output") != output_fingerprint(run["outputs"]):
+        raise ValueError(f"report.json and run.json in {place} are of different runs; bring the folder back whole, or run again")

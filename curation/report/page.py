@@ -16,6 +16,7 @@ from curation import storage
 from curation.engine.run_folder import FORMAT_VERSION, another_format
 from curation.report import PAGE, differences, plots, sections
 from curation.report.downloads import Downloads
+from curation.report.fingerprints import check_report
 from curation.report.markup import Figures, count, given, passage
 from curation.report.rebuild import recipe_yaml
 
@@ -46,6 +47,7 @@ def write_page(output: str) -> str:
     report, run = _read_json(output, "report.json"), _read_json(output, "run.json")
     if run.get("status") != "complete":
         raise ValueError(f"the run in {output} is not finished; start it again first")
+    check_report(report, run, output)
     path = storage.join(output, PAGE)
     storage.write_bytes(path, render_page(report, run, read_samples(output)).encode())
     return path

@@ -46,8 +46,8 @@ _INCHES = (5.4, 2.4)
 
 
 def component_sizes(sizes: dict[int, int], name: str) -> Markup:
-    """How many components there are of each size, {documents: components}; no other plot on the page has this `name`."""
-    return _drawn(_draw_sizes, name, "Components by their number of documents", sizes)
+    """How many clusters there are of each size, {documents: clusters}; no other plot on the page has this `name`."""
+    return _drawn(_draw_sizes, name, "Clusters by their number of documents", sizes)
 
 
 def similarities(histogram: list[list[float]], threshold: float | None, name: str) -> Markup:
@@ -70,8 +70,8 @@ def _draw_sizes(figure: Figure, sizes: dict[int, int]) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axis.set_ticks(ticks)
         axis.set_minor_locator(NullLocator())
-    axes.set_xlabel("documents in a component")
-    axes.set_ylabel("components")
+    axes.set_xlabel("documents in a cluster")
+    axes.set_ylabel("clusters")
 
 
 def _apart(sizes: dict[int, int]) -> list[tuple[int, int]]:

@@ -84,6 +84,11 @@ class Matrix:
     by_column: dict[str, list[int]]
     largest: list[int] = field(default_factory=list)  # positions; where the whole is not shown
 
+    @property
+    def upright(self) -> bool:
+        """Whether columns need their names written upwards to stay narrow."""
+        return len(self.sources) > 8 or any(len(name) > 10 for name in self.sources)
+
     def documents(self, positions: Iterable[int], entries: list[list[Any]]) -> int:
         """Documents of the entries at `positions`."""
         return sum(entries[position][2] for position in positions)

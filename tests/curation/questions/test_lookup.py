@@ -16,7 +16,8 @@ from curation.engine.removal_log import id_partitions
 from curation.questions.diff import compare
 from curation.questions.documents import Documents
 from curation.questions.explain import explain
-from curation.questions.lookup import FinishedRun, IdTable, Place
+from curation.questions.lookup import FinishedRun, Place
+from curation.questions.result_files import IdTable
 from curation.questions.work_tables import WorkTables
 
 
