@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 1_900_000
 # Bytes for texts and for downloads; the first of these that lead to no more than MOST_BYTES are taken.
 _ROOM = ((500_000, 450_000), (100_000, 450_000), (0, 100_000), (0, 0))
-_RECIPE_BYTES, _LINE_BYTES = 60_000, 1_200
+_RECIPE_BYTES, _CODE_BYTES, _LINE_BYTES = 60_000, 40_000, 1_200
 _PASSAGE_BYTES, _PASSAGE_LINES, _PAIR_BYTES = 1_000, 12, 9_000
 # How a pair is shown when the one before takes too many bytes: context, longest change, characters in all.
 _CLOSENESS = ((80, 400, 4_000), (50, 250, 1_500), (30, 120, 500), (12, 50, 150))
@@ -107,6 +107,7 @@ def _render(report: dict[str, Any], run: dict[str, Any], samples: Samples, text_
         nearest=_nearest(report, samples, text_bytes // 4),
         clusters=_clusters(report, samples, text_bytes * 3 // 4),
         recipe=passage(recipe_yaml(_cut(run["recipe"]), run["input"]["path"]), _RECIPE_BYTES),
+        codes=_codes(run["recipe"]),
         commands=_commands(report, samples),
     )
     return page.encode(errors="replace").decode()
@@ -136,6 +137,12 @@ def _cut(value: Any) -> Any:
     if isinstance(value, list):
         return [_cut(inner) for inner in value]
     return f"{value[:_LINE_BYTES]}…" if isinstance(value, str) and len(value) > _LINE_BYTES else value
+
+
+def _codes(recipe: dict[str, Any]) -> dict[str, Markup]:
+    """{stage: its code} of stages of one's own, as it was when the run read it; less of each the more of them there are."""
+    codes = {stage["name"]: stage["code"] for stage in recipe["stages"] if stage.get("code")}
+    return {name: passage(code, _CODE_BYTES // len(codes)) for name, code in codes.items()}
 
 
 def _nearest(report: dict[str, Any], samples: Samples, text_bytes: int) -> dict[str, list[dict[str, Any]]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-_ADDED = ("name", "stage", "version", "versions")  # to a stage's settings, by what describes a run
+_ADDED = ("name", "stage", "version", "versions", "code")  # to a stage's settings, by what describes a run
 
 
 def recipe_yaml(recipe: dict[str, Any], input_path: str | None) -> str:

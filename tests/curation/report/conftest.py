@@ -161,11 +161,15 @@ def made_run(
     }  # fmt: skip
     recipe = {
         "name": text("made"), "seed": 42, "sources": [{"name": name, "path": text("/data/in/a/*.jsonl")} for name in names[:5]],
-        "stages": [{"name": name, "stage": stage["stage"], "note": text("x")} for name, stage in table.items()],
+        "stages": [
+            {"name": name, "stage": stage["stage"], "note": text("x"), "code": text("def f(): ...")}
+            for name, stage in table.items()
+        ],
         "output": {"format": "parquet"},
     }  # fmt: skip
     run = {"format_version": FORMAT_VERSION, "status": "complete", "recipe": recipe, "limit": None,
-           "input": {"path": "/data/in", "files": []}, "versions": {"numpy": text("2.4")}}  # fmt: skip
+           "input": {"path": "/data/in", "files": []}, "finished": "2026-01-02T03:04:05+00:00",
+           "versions": {"numpy": text("2.4")}}  # fmt: skip
     return MadeRun(report, run, nearest, clusters)
 
 

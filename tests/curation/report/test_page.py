@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import html
 import io
 import json
 import math
@@ -231,22 +232,23 @@ def test_hostile_text_is_shown_as_it_is_written(pages):
     assert "{{ 7*7 }}{% x %}&lt;b&gt;␀␛[31m␇U+202Egnp.exeU+2066U+200FU+D800U+E0041" in walk.text
 
 
-def test_verdicts_name_what_is_unusual(pages):
-    def verdict(shape):
-        return " ".join(re.sub(r"<[^>]*>", "", re.search(r'class="verdict">(.*?)</p>', pages[shape][1], re.DOTALL)[1]).split())
+def verdict(page):
+    return " ".join(re.sub(r"<[^>]*>", "", re.search(r'class="verdict">(.*?)</p>', page, re.DOTALL)[1]).split())
 
-    assert "There was nothing to curate" in verdict("no document")
-    assert "There was nothing to curate" in verdict("no source")
-    assert "No stage removed anything" in verdict("no stage")
-    assert verdict("one document").startswith("Kept 1 of 1 document (100 %)")
-    assert re.match(r"Kept [\d,]+ of 3,000 documents \(\d", verdict("some"))
+
+def test_verdicts_name_what_is_unusual(pages):
+    assert "There was nothing to curate" in verdict(pages["no document"][1])
+    assert "There was nothing to curate" in verdict(pages["no source"][1])
+    assert "No stage removed anything" in verdict(pages["no stage"][1])
+    assert verdict(pages["one document"][1]).startswith("Kept 1 of 1 document (100 %)")
+    assert re.match(r"Kept [\d,]+ of 3,000 documents \(\d", verdict(pages["some"][1]))
 
 
 def test_a_run_that_kept_nothing_says_so(made_run):
     made = made_run(n_sources=1)
     made.report["documents"] |= {"kept": 0, "removed": made.report["documents"]["in"]}
     made.report["bytes"] |= {"kept": 0}
-    assert "Nothing was kept." in render(made)
+    assert verdict(render(made)).startswith("Nothing was kept. Kept 0 of 1,000 documents (0 %)")
 
 
 def test_sections_without_content_say_why(pages):
@@ -387,6 +389,17 @@ def test_report_renders_from_the_reports_and_samples_alone(small):
     assert result.exit_code == 0, result.output
     assert result.output.split()[0] == str(folder / PAGE)
     assert (folder / PAGE).read_text() == before
+
+
+def test_a_stage_of_ones_own_shows_its_code_beside_a_recipe_that_loads(small):
+    code = "from curation.stages import MapResult\n\n\ndef nothing(batch):\n    return MapResult()  # <b>\n"
+    (small.folder / "mine.py").write_text(code)
+    small.run("out", small.recipe(stages="  - python: {as: own, file: mine.py, function: nothing}\n"))
+    recipe, shown = re.findall(r"<pre>(.*?)</pre>", (small.folder / "out" / PAGE).read_text(), re.DOTALL)
+    assert html.unescape(shown) == code
+    (small.folder / "again.yaml").write_text(html.unescape(recipe))
+    result = CliRunner().invoke(app, ["plan", str(small.folder / "again.yaml"), "--input", str(small.input)])
+    assert result.exit_code == 0, result.output
 
 
 def test_report_refuses_what_is_no_finished_run(made_run, tmp_path):

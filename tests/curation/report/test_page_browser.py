@@ -4,10 +4,13 @@ Skipped where no Chromium is installed, unless CURATE_REQUIRE_BROWSER=1 forbids 
 """
 
 import csv
+import io
 import os
 import shutil
+import statistics
 
 import pytest
+from PIL import Image
 
 from curation.report import PAGE
 from curation.report.page import Samples, render_page, write_page
@@ -44,6 +47,8 @@ SHAPES = {
     "many sources": {"n_sources": 200, "n_duplicate_pairs": 3000, "n_pairs": 5},
     "a full matrix": {"n_sources": 40, "n_pairs": 5},
     "many filters": {"stages": tuple(f"filter {n}" for n in range(40)), "n_sources": 30},
+    "seven sources": {"n_sources": 7, "n_pairs": 5},
+    "twenty filters": {"stages": tuple(f"filter {n}" for n in range(20)), "n_sources": 8},
 }
 # Whatever sticks out to the right of the window although no region around it scrolls.
 OVERFLOWING = """() => [...document.querySelectorAll('body *')].filter(element => {
@@ -185,16 +190,62 @@ def test_dark_and_light_differ_also_in_plots(browser, written):
     assert len(set(colours["dark"])) > 2
 
 
-def test_a_table_downloads_as_a_file(browser, written, tmp_path):
+def test_every_table_downloads_as_a_file(browser, written, tmp_path):
     context = browser.new_context(accept_downloads=True)
-    opened = Opened(context, written["a full matrix"] / PAGE)
-    with opened.page.expect_download() as download:
-        opened.page.locator("a[download='funnel.csv']").click()
-    download.value.save_as(tmp_path / "funnel.csv")
-    assert download.value.suggested_filename == "funnel.csv"
-    rows = list(csv.reader((tmp_path / "funnel.csv").open()))
-    assert rows[0][:2] == ["source", "documents_in"]
-    assert rows[1][:2] == ["web", "1000"]
+    opened = Opened(context, written["seven sources"] / PAGE)
+    rows = {}
+    for link in opened.page.locator("a[download]").all():
+        with opened.page.expect_download() as download:
+            link.click()
+        name = download.value.suggested_filename
+        download.value.save_as(tmp_path / name)
+        rows[name] = list(csv.reader((tmp_path / name).open()))
+    assert len(rows) == opened.page.locator("a[download]").count() == 9
+    assert all(len(found) > 1 and len({len(row) for row in found}) == 1 for found in rows.values())
+    assert rows["funnel.csv"][0][:2] == ["source", "documents_in"]
+    assert rows["funnel.csv"][1][:2] == ["web", "1000"]
+    context.close()
+
+
+def test_short_names_stay_on_their_line_and_bars_in_the_middle_of_it(browser, written):
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = Opened(context, written["seven sources"] / PAGE).page
+    lines = "() => [...document.querySelectorAll('tbody th bdi')].map(name => name.getClientRects()[0].height)"
+    heights = page.evaluate(lines)
+    assert len(heights) > 20
+    assert max(heights) < 1.5 * min(heights)
+    off = """() => [...document.querySelectorAll('.bar')].map(bar => {
+      const [inner, outer] = [bar, bar.closest('tr')].map(one => one.getBoundingClientRect());
+      return Math.abs(inner.top + inner.bottom - outer.top - outer.bottom) / 2;
+    })"""
+    assert max(page.evaluate(off)) < 1.5
+    context.close()
+
+
+def test_a_wide_table_shades_the_edge_behind_which_it_goes_on(browser, written):
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    opened = Opened(context, written["seven sources"] / PAGE)
+    region = opened.page.locator(".wide").nth(1)
+    assert region.evaluate("one => one.scrollWidth > one.clientWidth + 20")
+
+    def edge():
+        pixels = Image.open(io.BytesIO(region.screenshot())).convert("L")
+        return statistics.median(pixels.getpixel((pixels.width - 1, row)) for row in range(pixels.height))
+
+    beginning = edge()
+    region.evaluate("one => { one.scrollLeft = one.scrollWidth; }")
+    assert beginning + 10 < edge()
+    context.close()
+
+
+@pytest.mark.parametrize("shape", ["one document", "seven sources", "twenty filters"])
+def test_tables_fit_on_paper(browser, written, shape):
+    context = browser.new_context(viewport={"width": 680, "height": 900})  # A4 without margins of 15 mm
+    page = Opened(context, written[shape] / PAGE).page
+    page.emulate_media(media="print")
+    cut = """() => [...document.querySelectorAll('table')].filter(table =>
+      table.getBoundingClientRect().right > document.documentElement.clientWidth).map(table => table.closest('section').id)"""
+    assert page.evaluate(cut) == []
     context.close()
 
 
