@@ -11,6 +11,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -132,12 +133,12 @@ def compare_runs(run_a: FinishedRun, run_b: FinishedRun, output: str | None = No
         decided_b = decisions_of(run_b, shared, f"{scratch}/kept-b.parquet", notes)
         database.execute(f"CREATE VIEW differing AS {_differing(decided_a, decided_b, shared.everything)}")
         if output is None:
-            groups = database.execute(_GROUPS).fetchall()
+            groups = _rows(database, _GROUPS)
         else:
             with storage.commit(storage.absolute(output)) as temporary:
-                database.execute(f"COPY (SELECT * FROM differing ORDER BY id) TO {text_of_sql(temporary)} ({_PARQUET})")
+                _rows(database, f"COPY (SELECT * FROM differing ORDER BY id) TO {text_of_sql(temporary)} ({_PARQUET})")
                 database.execute(f"CREATE OR REPLACE VIEW differing AS FROM read_parquet({files([temporary])})")
-                groups = database.execute(_GROUPS).fetchall()
+                groups = _rows(database, _GROUPS)
     found = _changes(groups)
     _add_texts([(change.a, change) for change in found], run_a)
     _add_texts([(change.b, change) for change in found], run_b)
@@ -191,10 +192,21 @@ def _database() -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
             raise RuntimeError(f"the comparison failed: {' '.join(str(error).split())[:_MESSAGE_CHARACTERS]}") from error
 
 
+def _rows(database: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
+    """What a query gives, asked in another thread: of Ctrl-C the database hears nothing for long, or makes another error of it."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lambda: database.execute(query).fetchall())
+        try:
+            return asked.result()
+        except BaseException:
+            database.interrupt()
+            raise
+
+
 def _quarantines_differ(database: duckdb.DuckDBPyConnection, run_a: FinishedRun, run_b: FinishedRun) -> set[tuple[str, str]]:
     """(source, path) of the input files of which one run quarantined something that the other did not."""
     a, b = (f'SELECT source, path, "offset", reason FROM read_parquet({files(run.paths("quarantine"))})' for run in (run_a, run_b))
-    rows = database.execute(f"SELECT DISTINCT source, path FROM (({a} EXCEPT ALL {b}) UNION ALL ({b} EXCEPT ALL {a}))").fetchall()
+    rows = _rows(database, f"SELECT DISTINCT source, path FROM (({a} EXCEPT ALL {b}) UNION ALL ({b} EXCEPT ALL {a}))")
     return {(source, path) for source, path in rows}
 
 

@@ -116,8 +116,8 @@ def similar_in(run: FinishedRun, text: str, stage: str | None = None) -> Similar
     documents = Documents(run, BUDGET_BYTES)
     if documents.work is None:
         raise ValueError(
-            f"the band table of {run.folder.output} was in its work folder, which is gone (`curate clean` drops it); to make it "
-            "again give the command of the run once more with --fresh: it reads the whole input"
+            f"the band table of {run.folder.output} was in its work folder, which is gone (`curate clean` drops it) or on another "
+            "machine; to make it again give the command of the run once more with --fresh: it reads the whole input"
         )
     minhash = run.stages[index]
     assert isinstance(minhash, MinHash)

@@ -70,14 +70,18 @@ def _read_json(output: str, name: str) -> dict[str, Any]:
 
 def read_samples(output: str) -> Samples:
     """The samples of a run; none where it left none."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in ("nearest", "clusters"):
         path = storage.join(output, "samples", f"{name}.parquet")
         if storage.exists(path):
-            with storage.open_read(path) as file:
-                rows[name] = pq.read_table(file).to_pylist()
+            try:
+                with storage.open_read(path) as file:
+                    rows[name] = pq.read_table(file).to_pylist()
+            except pa.ArrowException as error:
+                raise ValueError(f"{path} is damaged ({error}); bring it back from a copy, or run again with --fresh") from error
     return Samples(**rows)
 
 

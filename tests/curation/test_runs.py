@@ -267,3 +267,18 @@ def test_the_calls_are_annotated_throughout():
         assert signature.return_annotation is not inspect.Signature.empty or function.__name__ == "__init__"
         annotated = [parameter.annotation for name, parameter in signature.parameters.items() if name != "self"]
         assert inspect.Parameter.empty not in annotated, function
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": ""}, "the output is empty"),
+        ({"settings": ["minhash.ngram"]}, "does not map names to values"),
+        ({"settings": {3: 5}}, "does not map names to values"),
+        ({"limit": True}, "True is no number of documents"),
+        ({"memory_per_worker": "4"}, "'4' is no number of gigabytes"),
+    ],
+)
+def test_arguments_of_another_kind_are_shown_with_a_remedy(small, options, message):
+    with pytest.raises(ValueError, match=message):
+        curation.run(RECIPE, small.input, **{"output": small.folder / "out", "executor": "inline", "progress": False, **options})

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
+from curation.questions import diff
 from curation.questions.diff import Fate, compare
 from curation.questions.diff_inputs import setting_changes
 from pipelines.main import app
@@ -314,3 +317,32 @@ def test_comparing_leaves_no_file_behind(hostile, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=Path.cwd())
     assert int(done.stdout) > 0
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["run.json", "removed/mine.parquet", "work/mine.parquet", "folder.parquet", "differing.csv"])
+def test_the_file_of_differences_never_replaces_what_a_run_left(hostile, place):
+    folder = hostile.folder / "*other"
+    (folder / "folder.parquet").mkdir()
+    before = (folder / "run.json").read_bytes()
+    result = CliRunner().invoke(app, ["diff", str(hostile.folder / "it's [one]?"), str(folder), "--output", str(folder / place)])
+    assert result.exit_code == 2
+    assert "the output" in result.stderr
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_file_of_differences_that_cannot_be_written_is_a_failure_in_a_line(hostile):
+    folders = [str(hostile.folder / name) for name in ("it's [one]?", "*other")]
+    result = CliRunner().invoke(app, ["diff", *folders, "--output", "/proc/differing.parquet"])
+    assert result.exit_code == 1
+    assert "/proc/" in result.stderr and "unexpected" not in result.stderr
+
+
+def test_an_interrupt_stops_a_query_and_stays_an_interrupt():
+    with pytest.raises(KeyboardInterrupt), diff._database() as (database, _):
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        diff._rows(database, "SELECT sum(hash(range) % 7) FROM range(5000000000)")
+
+
+def test_a_difference_shows_itself_in_a_notebook_as_on_the_terminal(hostile):
+    found = compare(str(hostile.folder / "*other"), str(hostile.folder / "it's [one]?"))
+    assert repr(found) == str(found)

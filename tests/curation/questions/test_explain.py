@@ -1,15 +1,20 @@
 """`explain` says what the tables say, follows chains to their end, and reads little."""
 
 import json
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import uuid
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import curation
 from curation import storage
 from curation.engine.run_folder import clean
 from curation.questions.explain import explain
@@ -353,3 +358,32 @@ def test_a_run_of_many_parts_is_asked_with_few_reads(make_bench, document, tmp_p
         assert explain(out, value).fate == fate
         assert len(opened) < 20, opened
         assert sum(opened.values()) < 50, opened
+
+
+def test_what_is_no_string_is_no_id(asked):
+    with pytest.raises(ValueError, match="7 is no id of a document; give a string"):
+        curation.open_run(asked.directory).explain(7)
+
+
+@pytest.mark.parametrize("form", ["asked", "asked_lines"])
+def test_an_offset_with_leading_zeros_is_not_taken_for_the_document_there(form, request):
+    run = request.getfixturevalue(form)
+    for name in ("original", "near", "broken"):
+        source, _, offset = run.ids[name].rpartition("@")
+        assert not explain(run.directory, f"{source}@0{offset}").found
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(asked):
+    command = [str(Path(sys.executable).with_name("curate")), "explain", asked.directory, asked.ids["original"]]
+    read, written = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, text=True)
+    os.close(written)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_terminal_without_unicode_shows_numbers_of_characters(asked):
+    command = [str(Path(sys.executable).with_name("curate")), "explain", asked.directory, asked.ids["hostile"]]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"a/\\xfc @ [b]/")

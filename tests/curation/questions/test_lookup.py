@@ -18,7 +18,9 @@ from curation.questions.documents import Documents
 from curation.questions.explain import explain
 from curation.questions.lookup import FinishedRun, Place
 from curation.questions.result_files import IdTable
+from curation.questions.similar import similar
 from curation.questions.work_tables import WorkTables
+from curation.report import render
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,7 @@ def test_a_folder_without_a_finished_run_is_refused_with_what_to_do(tmp_path, as
         ("a/1.jsonl", None),
         ("a/1.jsonl@", None),
         ("a/1.jsonl@-1", None),
+        ("a/1.jsonl@00", None),
         ("a/1.jsonl@٣", None),
         ("a/1.jsonl@99999999999999999999999", None),
         ("a/2.jsonl@0", None),
@@ -170,3 +173,49 @@ def test_a_lost_file_is_named_by_every_question(asked, tmp_path, folder):
     for question in questions:
         with pytest.raises(ValueError, match=f"{lost} is gone; bring the folder back whole"):
             question()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scrambled(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4 : len(data) // 2] = bytes(byte ^ 0x5A for byte in data[len(data) // 4 : len(data) // 2])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [cut, scrambled, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("folder", ["removed", "documents/validation", "edited", "quarantine", "lines"])
+def test_a_damaged_file_is_named_and_what_helps(asked, asked_lines, tmp_path, folder, damage):
+    shutil.copytree(asked_lines.directory if folder == "lines" else asked.directory, tmp_path / "run")
+    damaged = next((tmp_path / "run" / ("documents/validation" if folder == "lines" else folder)).iterdir())
+    damage(damaged)
+    value = asked.ids["broken" if folder == "quarantine" else "original"]
+    with pytest.raises(ValueError, match=f"{damaged} is damaged.*run again with --fresh"):
+        explain(str(tmp_path / "run"), value)
+
+
+def test_a_table_of_something_else_is_damage(asked, tmp_path):
+    shutil.copytree(asked.directory, tmp_path / "run")
+    (table,) = (tmp_path / "run" / "removed").iterdir()
+    pq.write_table(pa.table({"other": [1]}), table)
+    with pytest.raises(ValueError, match=f"{table} is damaged"):
+        explain(str(tmp_path / "run"), asked.ids["short"])
+
+
+def test_reports_that_are_gone_of_another_run_or_lack_a_part_are_refused(asked, asked_lines, tmp_path):
+    shutil.copytree(asked.directory, tmp_path / "run")
+    report, description = tmp_path / "run" / "report.json", tmp_path / "run" / "run.json"
+    shutil.copy(Path(asked_lines.directory) / "report.json", report)
+    for question in (lambda: similar(str(tmp_path / "run"), asked.texts["lone"]), lambda: render(str(tmp_path / "run"))):
+        with pytest.raises(ValueError, match="are of different runs"):
+            question()
+    report.unlink()
+    with pytest.raises(ValueError, match=r"report\.json is gone"):
+        similar(str(tmp_path / "run"), asked.texts["lone"])
+    described = json.loads(description.read_text())
+    del described["input"]
+    description.write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"run\.json is damaged \(it has no input\)"):
+        FinishedRun.open(str(tmp_path / "run"))

@@ -193,3 +193,16 @@ def test_each_part_is_read_a_bounded_number_of_times(make_bench, document, tmp_p
     assert n_parts > 50
     # A tail, two reads a key of which few find any records, and what the hits take.
     assert len(reads) <= n_parts * (1 + 2 * 9) + 50
+
+
+def test_a_text_longer_than_any_document_may_be_is_refused(asked):
+    with pytest.raises(ValueError, match="took no document of more than 33,554,432"):
+        similar(asked.directory, "long " * (2**25 // 5 + 1))
+
+
+def test_a_closed_standard_input_and_what_is_no_string_are_errors_that_say_so(asked, monkeypatch):
+    with pytest.raises(ValueError, match="of type bytes; give a string"):
+        similar(asked.directory, b"bytes that are long enough")
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(ValueError, match="standard input is closed"):
+        read_text("-")
