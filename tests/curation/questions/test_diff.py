@@ -339,7 +339,7 @@ def test_a_file_of_differences_that_cannot_be_written_is_a_failure_in_a_line(hos
 
 def test_an_interrupt_stops_a_query_and_stays_an_interrupt():
     with pytest.raises(KeyboardInterrupt), diff._database() as (database, _):
-        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
         diff._rows(database, "SELECT sum(hash(range) % 7) FROM range(5000000000)")
 
 
