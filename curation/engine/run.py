@@ -189,6 +189,7 @@ def _is_complete(earlier: dict[str, Any], key: str, folder: RunFolder, plan: Pla
     files = [[f.source, f.relative, f.info.size, f.info.etag, f.info.mtime_ns] for f in plan.files]
     return (
         earlier["status"] == "complete"
+        and earlier["format_version"] == FORMAT_VERSION
         and earlier["key"] == key
         and earlier["input"]["files"] == files
         and results_are_there(earlier, folder)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import shutil
 import unicodedata
 from pathlib import Path
@@ -219,3 +220,15 @@ def test_reports_that_are_gone_of_another_run_or_lack_a_part_are_refused(asked, 
     description.write_text(json.dumps(described))
     with pytest.raises(ValueError, match=r"run\.json is damaged \(it has no input\)"):
         FinishedRun.open(str(tmp_path / "run"))
+
+
+def test_the_same_command_makes_a_run_of_an_earlier_format_anew(make_bench, document, tmp_path):
+    bench = make_bench(tmp_path)
+    bench.write("a/1.jsonl", [document(random.Random(1), 3)])
+    recipe = bench.recipe("  - exact\n", '  - {name: a, path: "{input}/a/*"}\n')
+    bench.run("out", recipe)
+    for name in ("run.json", "report.json"):
+        path = tmp_path / "out" / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 1}))
+    assert not bench.run("out", recipe)["already_complete"]
+    assert FinishedRun.open(str(tmp_path / "out")).report["documents"]["kept"] == 1
