@@ -1,7 +1,10 @@
 """Stages of the user's own: what they may return, what they may do wrong, and that they act alike on both executors."""
 
+import importlib
 import json
 import pickle
+import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 import zstandard
 
 from curation.documents import DocumentBatch
+from curation.engine import inputs
 from curation.engine.progress import Progress
 from curation.engine.quarantine import TooManyBadRecordsError
 from curation.engine.recipe import load_recipe
@@ -217,6 +221,11 @@ def batch_of(n: int) -> DocumentBatch:
         ("MapResult(columns={'x': [[1]] * 4})", "returned column 'x' of type list"),
         ("MapResult(columns={'x': [object()] * 4})", "returned column 'x' that is no array"),
         ("MapResult(columns={'text': ['a'] * 4})", "returned a column named 'text', which documents have already"),
+        ("MapResult(columns={'Text': ['a'] * 4})", "returned a column named 'Text', which documents have already"),
+        ("MapResult(texts=pa.array([b'\\xff'] * 4).view(pa.string()))", "returned texts that is no array: Invalid UTF8"),
+        ("MapResult(columns={'x': pa.array([b'\\xff'] * 4).view(pa.string())})", "returned column 'x' that is no array: Invalid"),
+        ("MapResult(removed=[[True]] * 4)", "returned removed of type list"),
+        ("MapResult(removed=(True for _ in range(4)))", "returned removed as a generator"),
         ("MapResult(columns={'n_duplicates': [1] * 4})", "returned a column named 'n_duplicates'"),
         ("MapResult(columns={'a b': [1] * 4})", "returned a column named 'a b'"),
         ("MapResult(columns=[1] * 4)", "returned columns as a list"),
@@ -236,6 +245,70 @@ def test_a_wrong_result_names_the_function_its_line_and_the_first_document(tmp_p
     assert f"own: f ({tmp_path}/code.py, line 4)" in str(raised.value)
     assert "'news/a.jsonl@0'" in str(raised.value)
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "pd.Series([1, 2, 3, 4], index=[7, 8, 9, 6])",
+        "pl.Series([1, 2, 3, 4])",
+        "np.array([1, 2, 3, 4], np.float16)",
+        "[np.int64(n) for n in (1, 2, 3, 4)]",
+        "pa.chunked_array([[1, 2], [3, 4]])",
+        "pa.array([1, 2, 3, 4]).dictionary_encode()",
+        "pa.array([0, 1, 2, 3, 4]).slice(1)",
+    ],
+)
+def test_arrays_of_every_common_library_are_taken(tmp_path, made):
+    imports = "import numpy as np\nimport pandas as pd\nimport polars as pl\n"
+    code = f"def f(documents):\n    x = {made}\n    return MapResult(columns={{'x': x}}, measure=x)\n"
+    result = stage_of(tmp_path, imports + code).apply(batch_of(4))
+    assert result.columns["x"].to_pylist() == result.measure.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("made", ["pd.Series", "pl.Series", "np.array", "pa.array"])
+def test_texts_and_removals_of_every_common_library_are_taken(tmp_path, made):
+    imports = "import numpy as np\nimport pandas as pd\nimport polars as pl\n"
+    returned = f"removed={made}([True, False]), texts={made}(['a', 'b']), reason={made}(['r', 's'])"
+    code = f"def f(documents):\n    return MapResult({returned})\n"
+    result = stage_of(tmp_path, imports + code).apply(batch_of(2))
+    assert (result.removed.tolist(), result.texts.to_pylist(), result.reason) == ([True, False], ["a", "b"], ["r", "s"])
+
+
+def test_a_measure_too_large_for_an_exact_float_is_rounded(tmp_path):
+    stage = stage_of(tmp_path, "def f(documents):\n    return MapResult(measure=[2**60 + 1] * len(documents))\n")
+    assert stage.apply(batch_of(1)).measure.tolist() == [2.0**60]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("class Own(Exception):\n    def __str__(self): raise RuntimeError", "Own: (its message cannot be shown)"),
+        ("class Own(BaseException): pass", "Own"),
+        ("class Own(Exception):\n    def __init__(self): super().__init__('\\ud800')", r"Own: \ud800"),
+        ("class Own(Exception):\n    def __init__(self): super().__init__('x' * 10**6)", "Own: " + "x" * 300),
+    ],
+)
+def test_whatever_error_the_function_raises_is_told_on_a_line(tmp_path, error, said):
+    stage = stage_of(tmp_path, f"{error}\ndef f(documents):\n    raise Own\n")
+    with pytest.raises(DocumentFailuresError) as raised:
+        stage.apply(batch_of(1))
+    line = 3 + len(error.splitlines()) + 2
+    assert raised.value.failures == {0: f"own: {said} (code.py, line {line})"}
+    assert raised.value.failures[0].encode()
+
+
+def test_what_is_missing_on_a_worker_only_is_told_with_the_line_and_the_machine(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sent = pickle.dumps(stage_of(tmp_path, "import beside\ndef f(documents):\n    return MapResult()\n"))
+    for name in [name for name in sys.modules if name == "beside" or name.startswith("curate_stage_")]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "beside.py").unlink()
+    importlib.invalidate_caches()
+    stage = pickle.loads(sent)
+    with pytest.raises(UserCodeError, match=f"own: ModuleNotFoundError: .*'beside' .*code.py, line 4.* on {socket.gethostname()}"):
+        stage.apply(batch_of(1))
 
 
 @pytest.mark.parametrize("failing", [{3}, {0, 7}, {1, 2, 3, 4, 5}])
@@ -283,6 +356,8 @@ def test_a_batch_of_few_documents_that_all_fail_is_quarantined_without_addresses
         ("def f(documents) return 3", {}, "SyntaxError: expected ':'"),
         ("import nowhere_to_be_found", {}, "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("def f(documents, x: Nothing): ...", {}, "annotations of the function"),
+        ("async def f(documents): ...", {}, "is a coroutine or a generator"),
+        ("def f(documents):\n    yield MapResult()", {}, "is a coroutine or a generator"),
         ("1 / 0", {}, "ZeroDivisionError: division by zero"),
     ],
 )
@@ -348,6 +423,85 @@ def test_integers_of_one_file_and_floats_of_another_make_a_column_of_floats(corp
     )
     go(corpus, "  - python: {as: f, file: mine.py, function: f}")
     assert {row["x"] for row in rows(corpus, "documents")} == {0.5, 2.0}
+
+
+LATE = "  - minhash: {verify: exact}\n  - python: {as: late, file: mine.py, function: f}"
+SHOUTS = "import pyarrow.compute as pc\nfrom curation.stages import MapResult\ndef f(documents):\n    texts = documents['text']\n"
+
+
+def test_an_edit_after_a_comparison_of_whole_texts_is_refused_where_the_document_stays(corpus):
+    (corpus / "mine.py").write_text(SHOUTS + "    return MapResult(texts=pc.utf8_upper(texts))\n")
+    with pytest.raises(ValueError, match=r"late edits texts, of 'news/0.jsonl@0' for example, after minhash, .* put late before"):
+        go(corpus, LATE)
+    go(corpus, LATE.replace("{verify: exact}", "{keep: longest}"), "unverified")
+    assert all(row["text"].isupper() for row in rows(corpus, "documents", "unverified"))
+    (corpus / "mine.py").write_text(SHOUTS + "    return MapResult(texts=texts)\n")
+    go(corpus, LATE, "unchanged")
+    (corpus / "mine.py").write_text(
+        SHOUTS + "    return MapResult(texts=pc.utf8_upper(texts), removed=pc.not_equal(texts, pc.utf8_upper(texts)))\n"
+    )
+    assert go(corpus, LATE, "gone")["documents"]["kept"] == 0
+
+
+def test_what_deduplication_removed_is_not_said_to_be_edited_by_later_stages(corpus):
+    with (corpus / "in" / "9.jsonl").open("w") as file:
+        file.writelines(json.dumps({"text": "the very same words, shouted!!!"}) + "\n" for _ in range(3))
+    early = ADVERTS.replace("as: adverts", "as: early").replace("limit: 1", "limit: 9")
+    (corpus / "more.py").write_text(
+        "from curation.stages import MapResult\n"
+        "def f(documents):\n    return MapResult(texts=[text + 'x' for text in documents['text'].to_pylist()])\n"
+    )
+    report = go(corpus, f"{early}\n  - exact\n  - python: {{as: late, file: more.py, function: f}}")
+    gone = {row["id"]: row["stage"] for row in rows(corpus, "removed")}
+    edited = [(row["stage"], gone.get(row["id"])) for row in rows(corpus, "edited")]
+    assert edited.count(("early", "exact")) == 2 and ("late", "exact") not in edited
+    assert edited.count(("late", None)) == report["stages"]["late"]["edited_documents"] == report["documents"]["kept"]
+    assert report["stages"]["early"]["edited_documents"] == sum(stage == "early" for stage, _ in edited)
+
+
+def test_pairs_whose_texts_a_later_stage_edited_are_not_measured(corpus):
+    pair = ["the very same words, twenty of them, " * 20 + end for end in ("x", "y")]
+    (corpus / "in" / "9.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in pair))
+    (corpus / "mine.py").write_text(SHOUTS + "    return MapResult(texts=pc.utf8_slice_codeunits(texts, 0, 100))\n")
+    after = "  - minhash: {bands: 40, rows: 3}\n  - python: {as: f, file: mine.py, function: f}"
+    sampled = go(corpus, after)["stages"]["minhash"]["sampled_pairs"]
+    assert sampled["pairs"] - sampled["measured"] == 1
+    unmeasured = [row for row in rows(corpus, "samples/clusters.parquet") if row["similarity"] is None]
+    assert unmeasured and {(row["text_kept"], row["text_removed"]) for row in unmeasured} == {(pair[0][:100], pair[1][:100])}
+    before = "\n".join(reversed(after.splitlines()))
+    sampled = go(corpus, before, "before")["stages"]["minhash"]["sampled_pairs"]
+    assert sampled["pairs"] == sampled["measured"] > 0
+
+
+def test_a_column_may_have_any_name_that_documents_do_not_have(corpus):
+    (corpus / "mine.py").write_text(
+        "from curation.stages import MapResult\n"
+        "def f(documents):\n    return MapResult(columns={'row': [7] * len(documents), 'class': documents['id']})\n"
+    )
+    go(corpus, "  - python: {as: f, file: mine.py, function: f}")
+    assert len(rows(corpus, "documents")) == 30
+    assert all((row["row"], row["class"]) == (7, row["id"]) for row in rows(corpus, "documents"))
+
+
+def test_a_keep_rule_compares_large_integers_and_refuses_a_column_that_a_batch_lacks(corpus):
+    made = "MapResult(columns={'x': [2**60 + n for n in range(len(documents))]} if %s else {})"
+    keep = "  - python: {as: f, file: mine.py, function: f}\n  - minhash: {keep: ['highest: x', first]}"
+    code = f"from curation.stages import MapResult\ndef f(documents):\n    return {made}\n"
+    (corpus / "mine.py").write_text(code % "True")
+    go(corpus, keep)
+    (corpus / "mine.py").write_text(code % "'/1.jsonl' in documents['id'][0].as_py()")
+    with pytest.raises(ValueError, match=r"'highest: x': a batch has no such column: .* with None where"):
+        go(corpus, keep, "other")
+
+
+def test_reasons_are_limited_in_the_run_as_a_whole(corpus, monkeypatch):
+    (corpus / "mine.py").write_text(
+        "from curation.stages import MapResult\n"
+        "def f(documents):\n    return MapResult(removed=[True] * len(documents), reason=documents['id'])\n"
+    )
+    monkeypatch.setattr(inputs, "MOST_REASONS", 29)  # of 30, less than that in each file
+    with pytest.raises(ValueError, match=r"different reasons, 'news/2.jsonl@\d+' among them"):
+        go(corpus, "  - python: {as: f, file: mine.py, function: f}")
 
 
 def test_a_threshold_that_differs_between_batches_is_an_error(corpus):
