@@ -49,28 +49,33 @@ def environment(tmp_path, monkeypatch):
 
 
 def test_every_output_on_the_page_is_what_its_command_prints(environment):
-    compared = 0
-    shown = ""
+    shown = None
     for kind, block in BLOCKS:
         if kind == "python" and block.startswith("# make_example.py"):
             Path("make_example.py").write_text(block.partition("\n")[2])
         elif kind == "python":
+            assert shown is None, "the page leaves out what the code before this prints"
             shown = python_printed(block, environment)
         elif kind == "text":
             assert expected(block.splitlines()).fullmatch(shown.strip("\n") + "\n"), f"{block}\nis not\n{shown}"
-            compared += 1
+            shown = None
         else:
             assert kind == "console"
             for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, _, output = piece.partition("\n")
-                shown = printed(command, environment).strip("\n") + "\n"
+                found = printed(command, environment).strip("\n") + "\n"
                 if output:
-                    assert expected(output.splitlines()).fullmatch(shown), f"{command} should print\n{output}\nbut prints\n{shown}"
-                    compared += 1
-    assert compared == 18
+                    assert expected(output.splitlines()).fullmatch(found), f"{command} should print\n{output}\nbut prints\n{found}"
+                else:
+                    assert found == "\n", f"the page leaves out what {command} prints"
+    assert shown is None
 
 
 def test_a_wrong_output_is_noticed():
     assert expected(["a", "…", "b … c"]).fullmatch("a\nx\ny\nb 12 c\n")
     assert not expected(["a", "…", "b … c"]).fullmatch("a\nx\nb 12 d\n")
-    assert len(PAGE.split("\n## ")) - 1 >= 10
+
+
+def test_nothing_on_the_page_escapes_the_comparison():
+    assert PAGE.count("```") == 2 * len(BLOCKS)
+    assert {kind for kind, _ in BLOCKS} == {"python", "text", "console"}

@@ -17,7 +17,9 @@ def test_every_key_of_a_recipe_is_documented(model):
     assert [key for key in model.model_fields if f"`{key}`" not in PAGE] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/bad-inputs.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/recipes.md", "docs/bad-inputs.md", "docs/questions.md", "benchmarks/README.md"]
+)
 def test_links_and_test_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     named = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r"\btests/[\w/]+\.py\b", text)

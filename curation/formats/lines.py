@@ -51,7 +51,7 @@ def read_line(
             return f"the line is {_kind(source.lstrip())}, not an object"
         members, rest = _members(source, text_name, id_name)
     except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} at character {error.pos}"
+        return f"not valid JSON: {error.msg.removesuffix(' at')} at character {error.pos}"
     except RecursionError:
         return f"nested more than {MAXIMUM_DEPTH} deep"
     return _checked(value, members, rest, text_name, maximum_text_bytes)
